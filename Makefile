@@ -1,0 +1,40 @@
+BUNDLE ?= membrane_em_segmentation
+PYTHON ?= python3
+VENV := .venv/bin
+READY := .venv/.ready
+export OMP_NUM_THREADS ?= 2
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+$(READY): setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export]'
+	touch $(READY)
+
+setup: $(READY)  ## make the virtual environment .venv with the tested versions
+
+demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=membrane_em_segmentation
+	$(VENV)/python tools/demo.py $(BUNDLE)
+
+test: $(READY)  ## run the tests (offline, no GPU)
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 -m "not slow and not gpu and not consumer"
+
+test-all: $(READY)  ## run every test
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2
+
+lint: $(READY)  ## check style and types
+	$(VENV)/ruff check . && $(VENV)/ruff format --check .
+	$(VENV)/mypy
+
+bench: $(READY)  ## compare speeds in one run, as ratios
+	$(VENV)/python tools/bench/pixels_per_second.py
+
+export: $(READY)  ## write models/model.ts of BUNDLE (TorchScript)
+	cd bundles/$(BUNDLE) && ../../$(VENV)/python -m monai.bundle ckpt_export network_def --filepath models/model.ts \
+	--ckpt_file models/model.pt --meta_file configs/metadata.json --config_file configs/inference.json
+
+clean:  ## remove what the targets above made
+	rm -rf .venv runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+.PHONY: help setup demo test test-all lint bench export clean

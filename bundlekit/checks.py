@@ -1,0 +1,151 @@
+"""The checks that a bundle's config makes before and after a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from .datalists import find_images, find_overwritten, read_section
+from .files import InputError, require_writable_folder
+from .images import check_item
+from .weights import check_weights
+
+__all__ = ["RunChecks"]
+
+_LONG_LIST = 50
+
+
+def _print_all(title: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"{title}: {line}", file=sys.stderr, flush=True)
+
+
+class RunChecks:
+    """Finds the inputs of a run and tells all that is wrong with them in lines of FILE, FOUND, EXPECTED and REMEDY.
+
+    ``section`` and ``images`` never raise, so that a config can be read without its data: they keep what is wrong for
+    ``start``, the first item of a config's "run", which ends the process with exit code 1 where the run cannot work.
+    Files that cannot be used are left out, and ``finish``, the last item, makes them exit code 1 of a run that
+    otherwise went well.
+
+    Args:
+        spatial_dims: 2 or 3, of images and labels.
+        channels: how many channels an image may have; several numbers where the pipeline copes with each of them.
+        label_values: the class numbers that may occur in labels; None allows every whole number from 0 up.
+
+    Example:
+        >>> checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
+        >>> checks.section("/nowhere", "training")
+        []
+        >>> checks.start(data=[])
+        Traceback (most recent call last):
+        SystemExit: 1
+    """
+
+    def __init__(
+        self, spatial_dims: int, channels: int | Sequence[int], label_values: Sequence[int] | None = None
+    ) -> None:
+        self.spatial_dims = spatial_dims
+        self.channels = channels
+        self.label_values = label_values
+        self._errors: list[str] = []
+        self._left_out: list[str] = []
+
+    def section(self, dataset_dir: str | os.PathLike, name: str) -> list[dict[str, Any]]:
+        """The usable ``{"image": path, "label": path}`` of the list ``name`` in ``dataset_dir/dataset.json``.
+
+        Args:
+            dataset_dir: folder with images/, labels/ and dataset.json.
+            name: "training", "validation" or "test".
+        """
+        source = f"{Path(str(dataset_dir), 'dataset.json')}, list {name!r}"
+        return self._usable(lambda: read_section(dataset_dir, name), ("image", "label"), source)
+
+    def images(self, dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
+        """The usable ``{"image": path}`` of one file, a folder of images, or a folder with a dataset.json.
+
+        Args:
+            dataset_dir: file or folder, see :func:`bundlekit.datalists.find_images`.
+        """
+        items = self._usable(lambda: find_images(dataset_dir), ("image",), str(dataset_dir))
+        self._record(self._errors, find_overwritten(items))
+        return items
+
+    def start(
+        self,
+        data: Sequence[Sequence[Any]],
+        ckpt_path: str | os.PathLike | None = None,
+        network: nn.Module | None = None,
+        output_dir: str | os.PathLike | None = None,
+    ) -> None:
+        """Name the files left out; end the process, with all reasons at once, where the run cannot work.
+
+        Args:
+            data: the data lists of the run, from here or from elsewhere; none may be empty.
+            ckpt_path: weights that must be there; None where the run needs none.
+            network: the network that the weights must fit.
+            output_dir: folder that must be writable; it is created.
+
+        Raises:
+            SystemExit: with code 1, after the reasons were printed on stderr.
+        """
+        errors = list(self._errors)
+        if not errors:
+            lists = [f"data list {i} of {len(data)}" for i, items in enumerate(data, 1) if len(items) == 0]
+            remedy = "correct --dataset_dir or the list that was passed"
+            errors += [str(InputError(name, "is empty", "at least one entry", remedy)) for name in lists]
+        try:
+            if output_dir is not None:
+                require_writable_folder(str(output_dir), "pass another one with --output_dir")
+        except InputError as error:
+            errors.append(str(error))
+        try:
+            if ckpt_path is not None:
+                check_weights(str(ckpt_path), network)
+        except InputError as error:
+            errors.append(str(error))
+        _print_all("left out", self._left_out)
+        _print_all("error", errors)
+        if errors:
+            raise SystemExit(1)
+
+    def finish(self) -> None:
+        """Name the files left out once more, and end the process with exit code 1 where there are any.
+
+        Raises:
+            SystemExit: with code 1, after the files were printed on stderr.
+        """
+        _print_all("left out", self._left_out)
+        if self._left_out:
+            raise SystemExit(1)
+
+    def _usable(
+        self, find: Callable[[], list[dict[str, Any]]], keys: Sequence[str], source: str
+    ) -> list[dict[str, Any]]:
+        try:
+            items = find()
+        except InputError as error:
+            self._record(self._errors, [error])
+            return []
+        kept = []
+        for item in tqdm(items, desc=f"checking {source}", unit="item", disable=len(items) <= _LONG_LIST):
+            problems = check_item(item, keys, self.spatial_dims, self.channels, self.label_values)
+            self._record(self._left_out, problems)
+            if not problems:
+                kept.append(item)
+        if not kept:
+            found = f"none of {len(items)} can be used"
+            remedy = "correct the files that were left out"
+            self._record(self._errors, [InputError(source, found, "at least one", remedy)])
+        return kept
+
+    @staticmethod
+    def _record(lines: list[str], problems: Iterable[InputError]) -> None:
+        """Add what is not there yet: two lists of one run often share a reason, such as a missing folder."""
+        lines += [line for line in dict.fromkeys(map(str, problems)) if line not in lines]

@@ -1,0 +1,149 @@
+"""Which images a run is about: the lists of a ``dataset.json``, a plain folder, or one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from monai.data import create_file_basename, load_decathlon_datalist
+
+from .files import InputError, require_file
+
+__all__ = ["find_images", "find_overwritten", "read_section"]
+
+# A .img has its header in a .hdr, a .raw in a .mhd: the header stands for the pair.
+_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".hdr")
+_LAYOUT = "a folder with images/, labels/ and dataset.json"
+_PREPARE = "make it with the bundle's scripts/prepare_data.py, or pass another folder with --dataset_dir"
+
+
+def _read_lists(path: Path) -> dict[str, Any]:
+    require_file(path, _PREPARE)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"is not valid JSON ({error})", "a Decathlon data list", _PREPARE) from error
+    if not isinstance(content, dict):
+        raise InputError(path, f"holds a JSON {type(content).__name__}", "an object with named lists", _PREPARE)
+    return content
+
+
+def _fault(content: dict[str, Any], name: str) -> str | None:
+    if name not in content:
+        there = ", ".join(repr(key) for key, value in content.items() if isinstance(value, list)) or "none"
+        return f"has no list {name!r} (lists there: {there})"
+    entries = content[name]
+    if not isinstance(entries, list) or not entries:
+        return f"its list {name!r} is empty" if entries == [] else f"its {name!r} is no list"
+    plain_paths = name == "test" and all(isinstance(entry, str) for entry in entries)
+    if plain_paths or all(isinstance(entry, dict) for entry in entries):
+        return None
+    return f"its list {name!r} holds entries that are no objects"
+
+
+def read_section(dataset_dir: str | os.PathLike, name: str) -> list[dict[str, Any]]:
+    """The entries of the list ``name`` of ``dataset_dir/dataset.json`` with their paths resolved.
+
+    Only the keys "image" and "label" are kept; whether the files exist is not looked at.
+
+    Args:
+        dataset_dir: folder in the layout of the Medical Segmentation Decathlon.
+        name: "training", "validation" or "test".
+
+    Raises:
+        InputError: where the folder, the file or the list is missing, empty or malformed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> text = json.dumps({"training": [{"image": "images/a.png", "label": "/data/a.png"}]})
+        >>> _ = Path(folder, "dataset.json").write_text(text)
+        >>> [item] = read_section(folder, "training")
+        >>> os.path.relpath(item["image"], folder), item["label"]
+        ('images/a.png', '/data/a.png')
+    """
+    root = Path(str(dataset_dir))  # the command line turns a folder named 2012 into a number
+    if not os.path.isdir(root):
+        raise InputError(root, "is not a folder", _LAYOUT, _PREPARE)
+    path = root / "dataset.json"
+    fault = _fault(_read_lists(path), name)
+    if fault:
+        raise InputError(path, fault, f'a list {name!r} of {{"image": path, "label": path}}', _PREPARE)
+    items = load_decathlon_datalist(path, is_segmentation=True, data_list_key=name)
+    return [{key: item[key] for key in ("image", "label") if key in item} for item in items]
+
+
+def find_images(dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The images to segment, as ``[{"image": path}, ...]``.
+
+    One file stands for itself. With a ``dataset.json`` the folder gives its list "test", or where there is none all
+    of ``images/``. Any other folder gives the images in it, sorted, without hidden files and files of other types.
+
+    Args:
+        dataset_dir: file or folder.
+
+    Raises:
+        InputError: where there is nothing of that kind, or no image in it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("b.PNG", "a.nii.gz", ".c.png", "notes.txt"):
+        ...     (folder / name).touch()
+        >>> [Path(item["image"]).name for item in find_images(folder)]
+        ['a.nii.gz', 'b.PNG']
+    """
+    root = Path(str(dataset_dir))
+    if os.path.isfile(root):
+        return [{"image": str(root)}]
+    if not os.path.isdir(root):
+        raise InputError(root, "does not exist", "an image, a folder of images, or " + _LAYOUT, "correct --dataset_dir")
+    folder = root
+    if os.path.lexists(root / "dataset.json"):
+        if _read_lists(root / "dataset.json").get("test"):
+            return [{"image": item.get("image")} for item in read_section(root, "test")]
+        folder = root / "images"
+    return [{"image": str(folder / name)} for name in _image_names(folder)]
+
+
+def _image_names(folder: Path) -> list[str]:
+    expected = f"images ({' '.join(_ENDINGS)})"
+    remedy = "pass the folder that holds the images with --dataset_dir"
+    try:
+        names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+    except OSError as error:
+        raise InputError(folder, f"cannot be opened ({error.strerror})", f"a folder of {expected}", remedy) from error
+    images = [name for name in names if name.lower().endswith(_ENDINGS)]
+    if not images:
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        found = f"holds no image, only {some}" if names else "is empty"
+        raise InputError(folder, found, expected, remedy)
+    return images
+
+
+def find_overwritten(items: list[dict[str, Any]]) -> list[InputError]:
+    """One error for each image whose output would replace that of an earlier one, as of a.png and a.tif.
+
+    Outputs lie flat in one folder under the input's name without its ending.
+
+    Args:
+        items: ``[{"image": path}, ...]``; where an image has several files the first one names the output.
+
+    Example:
+        >>> [error] = find_overwritten([{"image": "x/a.png"}, {"image": "x/b.png"}, {"image": "y/a.nii.gz"}])
+        >>> print(error)
+        y/a.nii.gz: has the same output name as x/a.png; expected names that differ before their ending; rename one of \
+them, or run the two one after the other with different --output_dir
+    """
+    first: dict[str, str] = {}
+    errors = []
+    for item in items:
+        path = item["image"] if isinstance(item["image"], str) else item["image"][0]
+        earlier = first.setdefault(create_file_basename("", path, "", separate_folder=False, makedirs=False), path)
+        if earlier is not path:
+            found = f"has the same output name as {earlier}"
+            remedy = "rename one of them, or run the two one after the other with different --output_dir"
+            errors.append(InputError(path, found, "names that differ before their ending", remedy))
+    return errors

@@ -1,0 +1,165 @@
+"""Whether an image and its label are what a network was made for, read as MONAI's pipelines read them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from monai.transforms import LoadImage
+from monai.utils import ensure_tuple
+
+from .files import InputError, require_file
+
+__all__ = ["check_image", "check_item", "check_label"]
+
+_COLOURS = {"LA": " (grey with alpha)", "RGB": " (colours)", "RGBA": " (colours with alpha)", "CMYK": " (CMYK)"}
+_DATALIST = "correct its path or restore the file"
+_PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _count_and_first(bad: np.ndarray) -> str:
+    """How many elements of a channel-first array are True, and the place of the first one without its channel."""
+    first = np.argwhere(bad)[0, 1:]
+    return f"{np.count_nonzero(bad)} of {bad.size} values, first at index ({', '.join(map(str, first))})"
+
+
+def _read(path: str, spatial_dims: int) -> tuple[np.ndarray, str]:
+    require_file(path, _DATALIST)
+    try:
+        image = LoadImage(image_only=True, ensure_channel_first=True)(path)
+    except Exception as error:  # each reader has its own exceptions
+        reason = textwrap.shorten((str(error).strip() or type(error).__name__).splitlines()[-1], 100)
+        found = f"cannot be read as an image (truncated or not an image; the reader says: {reason})"
+        raise InputError(path, found, "a whole image file", "copy or export it again, or take it out") from error
+    array = image.numpy()
+    if array.ndim != spatial_dims + 1:
+        found = f"has {array.ndim - 1} spatial dimensions ({_size(array.shape[1:])})"
+        remedy = "save each slice as a file of its own" if spatial_dims == 2 else "join the slices to one volume"
+        raise InputError(path, found, f"{spatial_dims} dimensions", remedy)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
+        raise InputError(path, found, "finite numbers", "replace them, by 0 or the background's value for instance")
+    return array, image.meta.get("mode", "")
+
+
+def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Sequence[int]) -> tuple[int, ...]:
+    """The spatial shape of an image that a network can take.
+
+    Args:
+        path: the file, or several whose channels are stacked.
+        spatial_dims: 2 or 3.
+        channels: how many channels it may have; several numbers where the pipeline copes with each of them.
+
+    Raises:
+        InputError: where the file is missing, unreadable, not finite, or of other dimensions or channels.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = tempfile.mkdtemp() + "/grey.png"
+        >>> Image.new("L", (6, 4)).save(path)
+        >>> check_image(path, spatial_dims=2, channels=1)
+        (6, 4)
+    """
+    paths, allowed = ensure_tuple(path), ensure_tuple(channels)
+    found = 0
+    shape: tuple[int, ...] = ()
+    for part in paths:
+        array, mode = _read(part, spatial_dims)
+        if mode == "P":
+            remedy = "save it as grey or RGB"
+            raise InputError(part, "is a palette image: its pixels are indices of colours", "intensities", remedy)
+        if shape not in ((), array.shape[1:]):
+            raise InputError(part, f"is {_size(array.shape[1:])}", f"{_size(shape)} as {paths[0]}", "resample it")
+        found, shape = found + array.shape[0], array.shape[1:]
+    if found not in allowed:
+        colours = _COLOURS.get(mode, "")
+        expected = f"{' or '.join(map(str, allowed))}"
+        remedy = "save it without alpha" if "alpha" in colours else "convert it, or use the bundle made for such images"
+        raise InputError(paths[0], f"number of channels is {found}{colours}", expected, remedy)
+    return shape
+
+
+def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None) -> tuple[int, ...]:
+    """The spatial shape of a label map whose values are all known.
+
+    Args:
+        path: the file.
+        spatial_dims: 2 or 3.
+        label_values: the class numbers that may occur; None allows every whole number from 0 up (ids of objects).
+
+    Raises:
+        InputError: where the file is missing, unreadable, of other dimensions, or holds any other value.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = tempfile.mkdtemp() + "/mask.png"
+        >>> Image.new("L", (6, 4), 255).save(path)
+        >>> check_label(path, spatial_dims=2, label_values=[0, 255])
+        (6, 4)
+    """
+    array, _ = _read(path, spatial_dims)
+    if len(array) != 1:
+        remedy = f"save the class numbers, not colours: {_PREPARE}"
+        raise InputError(path, f"has {len(array)} channels", "a label map of 1 channel", remedy)
+    bad = (array < 0) | (array != np.rint(array)) if label_values is None else ~np.isin(array, label_values)
+    if bad.any():
+        values, counts = np.unique(array[bad], return_counts=True)
+        shown = ", ".join(f"{value:g} ({count}x)" for value, count in zip(values[:4], counts, strict=False))
+        more = f" and {len(values) - 4} others" if len(values) > 4 else ""
+        expected = "whole numbers from 0 up" if label_values is None else ", ".join(map(str, label_values))
+        found = f"holds other labels: {shown}{more}; {_count_and_first(bad)}"
+        remedy = f"divide by 255 (a mask saved as 0/255), or {_PREPARE}" if values.tolist() == [255] else _PREPARE
+        raise InputError(path, found, expected, remedy)
+    return array.shape[1:]
+
+
+def check_item(
+    item: dict[str, Any],
+    keys: Sequence[str],
+    spatial_dims: int,
+    channels: int | Sequence[int],
+    label_values: Sequence[int] | None,
+) -> list[InputError]:
+    """All that is wrong with one entry of a data list; an empty list where it can be used.
+
+    Args:
+        item: ``{"image": path or paths, "label": path}``.
+        keys: ("image", "label"), or ("image",) where no label is needed.
+        spatial_dims: as for :func:`check_image`.
+        channels: as for :func:`check_image`.
+        label_values: as for :func:`check_label`.
+
+    Example:
+        >>> [error] = check_item({"image": "/nowhere/a.png"}, ("image",), 2, 1, None)
+        >>> print(error)
+        /nowhere/a.png: cannot be opened (No such file or directory); expected a file; correct its path or restore the \
+file
+    """
+    errors: list[InputError] = []
+    shapes = {}
+    for key in keys:
+        value: Any = item.get(key)
+        paths = value if key == "image" and isinstance(value, list) and value else [value]
+        try:
+            if not all(isinstance(path, str) for path in paths):
+                remedy = "add it to dataset.json, or take the entry out"
+                raise InputError(f"entry {item}", f'has no path under "{key}"', f'"{key}": path', remedy)
+            if key == "image":
+                shapes[key] = check_image(value, spatial_dims, channels)
+            else:
+                shapes[key] = check_label(value, spatial_dims, label_values)
+        except InputError as error:
+            errors.append(error)
+    if len(set(shapes.values())) > 1:
+        expected = f"{_size(shapes['image'])} as its image {item['image']}"
+        errors.append(InputError(item["label"], f"is {_size(shapes['label'])}", expected, "pair it with its own image"))
+    return errors

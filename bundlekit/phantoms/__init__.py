@@ -1,0 +1,57 @@
+"""Phantom data sets: made-up images with known answers, in the layout that every bundle reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .dataset import Phantom, PhantomKind, write_dataset
+from .em import MEMBRANE_EM
+
+__all__ = ["KINDS", "Phantom", "PhantomKind", "make_dataset"]
+
+KINDS: dict[str, PhantomKind] = {
+    "membrane_em_segmentation": MEMBRANE_EM,
+}
+"""The kind of phantom of each bundle, by the bundle's name."""
+
+
+def make_dataset(
+    name: str,
+    directory: str | os.PathLike[str],
+    training: int = 8,
+    validation: int = 2,
+    test: int = 4,
+    size: int = 256,
+    seed: int = 0,
+) -> None:
+    """Write a phantom data set for one bundle: the same arguments give the same bytes.
+
+    ``directory`` gets ``images/``, ``labels/``, ``dataset.json`` (in the form of the Medical Segmentation Decathlon,
+    paths relative to ``directory``, empty sections left out) and ``truth.json`` with the known answers of every image.
+    Files are numbered through training, validation and test; number ``i`` does not depend on how many others there are.
+
+    Args:
+        name: the bundle's name, a key of ``KINDS``.
+        directory: folder to write to, created if need be; files of others in it are never touched.
+        training: number of images to train with.
+        validation: number of images to validate with.
+        test: number of images to test with.
+        size: edge length of the images in px.
+        seed: non-negative seed of the random generator.
+
+    Raises:
+        ValueError: if the name is not in ``KINDS``, a count is negative, all are 0, or the size is too small.
+        InputError: if the folder holds files that this call would not write.
+
+    Example:
+        >>> import json, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_dataset("membrane_em_segmentation", folder, training=1, validation=0, test=1, size=64)
+        ...     json.loads((Path(folder) / "dataset.json").read_text())["test"]
+        [{'image': 'images/001.png', 'label': 'labels/001.png'}]
+    """
+    if name not in KINDS:
+        raise ValueError(f"no phantom named {name!r}, wanted one of: {', '.join(sorted(KINDS))}")
+    counts = {"training": training, "validation": validation, "test": test}
+    write_dataset(name, KINDS[name], Path(directory), counts, size, seed)

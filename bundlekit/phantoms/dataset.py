@@ -1,0 +1,164 @@
+"""One phantom, one kind of phantom, and the folder that a set of them is written to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from PIL import Image
+
+from ..files import InputError
+
+__all__ = ["Phantom", "PhantomKind", "write_dataset"]
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """An image, its label map, and what is known about it by construction.
+
+    Args:
+        image: intensities.
+        label: class indices on the same grid.
+        truth: the known answers by name; numbers that JSON can hold.
+
+    Shape:
+        ``image``: ``(rows, columns)`` or ``(rows, columns, 3)`` for PNG, ``(x, y, z)`` or ``(x, y, z, channels)`` for
+        NIfTI.
+        ``label``: the spatial shape of ``image``.
+
+    Example:
+        >>> Phantom(np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8), {"cells": 1}).truth
+        {'cells': 1}
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    truth: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PhantomKind:
+    """A generator of phantoms and the entries that describe its data in ``dataset.json``.
+
+    Args:
+        generate: makes one phantom from a random generator and an edge length in px.
+        description: one sentence for ``dataset.json``.
+        modality: a name for each image channel, in order.
+        labels: a name for each label value, in order from 0.
+        ending: file ending of images and labels, ``".png"`` or ``".nii.gz"`` (voxels of 1 mm).
+
+    Example:
+        >>> def generate(rng, size):
+        ...     label = rng.integers(0, 2, (size, size), np.uint8)
+        ...     return Phantom(100 * label, label, {"bright_px": int(label.sum())})
+        >>> PhantomKind(generate, "bright pixels", ("grey",), ("dark", "bright"), ".png").ending
+        '.png'
+    """
+
+    generate: Callable[[np.random.Generator, int], Phantom]
+    description: str
+    modality: tuple[str, ...]
+    labels: tuple[str, ...]
+    ending: str
+
+
+def _write_png(array: np.ndarray, path: Path) -> None:
+    Image.fromarray(array).save(path)
+
+
+def _write_nifti(array: np.ndarray, path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+
+
+_WRITERS = {".png": _write_png, ".nii.gz": _write_nifti}
+
+
+def _is_truth_of(name: str, path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("name") == name
+
+
+def _refuse_foreign(name: str, directory: Path, planned: set[str]) -> None:
+    """Raise unless everything in the folder is an earlier run's file that this run writes anew."""
+    present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir()}
+    foreign = sorted(present - planned if _is_truth_of(name, directory / "truth.json") else present)
+    if foreign:
+        found = f"holds {len(foreign)} files that this {name} phantom would not write, as {foreign[0]}"
+        raise InputError(directory, found, "a new or empty folder", "choose another one, or empty this one yourself")
+
+
+def _items(kind: PhantomKind, counts: Mapping[str, int]) -> dict[str, list[dict[str, str]]]:
+    """The lists of ``dataset.json``: files are numbered through all sections, an empty section is left out."""
+    sections: dict[str, list[dict[str, str]]] = {}
+    start = 0
+    for section, count in counts.items():
+        files = [f"{i:03d}{kind.ending}" for i in range(start, start + count)]
+        start += count
+        if files:
+            sections[section] = [{"image": f"images/{f}", "label": f"labels/{f}"} for f in files]
+    return sections
+
+
+def _write_json(content: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_dataset(
+    name: str, kind: PhantomKind, directory: Path, counts: Mapping[str, int], size: int, seed: int
+) -> None:
+    """Write images, labels, ``dataset.json`` and ``truth.json``; phantom ``i`` depends on ``(seed, i, size)`` only.
+
+    Args:
+        name: the bundle's name.
+        kind: what to generate, and how its files are written.
+        directory: new or empty folder, or one that the same kind of phantom was written to before.
+        counts: number of phantoms for "training", "validation" and "test".
+        size: edge length in px.
+        seed: non-negative seed.
+
+    Raises:
+        ValueError: if a count is negative or all are 0.
+        InputError: if the folder holds a file that this call would not write.
+
+    Example:
+        >>> import tempfile
+        >>> def generate(rng, size):
+        ...     return Phantom(np.full((size, size), 9, np.uint8), np.zeros((size, size), np.uint8), {"objects": 0})
+        >>> kind = PhantomKind(generate, "nothing", ("grey",), ("background",), ".png")
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_dataset("empty", kind, folder, {"training": 0, "validation": 0, "test": 1}, size=8, seed=0)
+        >>> json.loads((folder / "truth.json").read_text())["images"]
+        [{'image': 'images/000.png', 'objects': 0}]
+    """
+    if min(counts.values()) < 0 or not any(counts.values()):
+        raise ValueError(f"got {dict(counts)} phantoms, wanted counts >= 0 with one above 0 at least")
+    sections = _items(kind, counts)
+    items = [item for section in sections.values() for item in section]
+    planned = {path for item in items for path in item.values()} | {"dataset.json", "truth.json"}
+    _refuse_foreign(name, directory, planned)
+    for folder in ("images", "labels"):
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+    truths = []
+    for i, item in enumerate(items):
+        phantom = kind.generate(np.random.default_rng([seed, i]), size)
+        _WRITERS[kind.ending](phantom.image, directory / item["image"])
+        _WRITERS[kind.ending](phantom.label, directory / item["label"])
+        truths.append({"image": item["image"], **phantom.truth})
+    _write_json({"name": name, "seed": seed, "size_px": size, "images": truths}, directory / "truth.json")
+    header = {
+        "name": name,
+        "description": kind.description,
+        "labels": {str(i): label for i, label in enumerate(kind.labels)},
+        "modality": {str(i): channel for i, channel in enumerate(kind.modality)},
+        "numTraining": counts["training"],
+        "numTest": counts["test"],
+    }
+    _write_json({**header, **sections}, directory / "dataset.json")

@@ -1,0 +1,206 @@
+"""Training that can be killed at any moment: atomic checkpoints, exact resume, the best weights kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+from torch import nn
+
+__all__ = ["EpochSeed", "TrainingState", "autocast_on_cpu", "write_atomically"]
+
+logger = logging.getLogger(__name__)
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
+    """Let ``write`` fill a temporary file beside ``path`` and move it there once it is complete and on the disk.
+
+    Example:
+        >>> folder = tempfile.mkdtemp()
+        >>> write_atomically(folder + "/a.txt", lambda name: Path(name).write_text("done"))
+        >>> os.listdir(folder)
+        ['a.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    try:
+        os.close(handle)
+        write(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def autocast_on_cpu(network: nn.Module, device: torch.device, enabled: bool) -> nn.Module:
+    """Let ``network`` compute in bfloat16 when it runs on a CPU; MONAI's engines do this only for CUDA.
+
+    The weights and the state dict stay float32 and the output is cast back to float32.
+
+    Example:
+        >>> network = autocast_on_cpu(nn.Conv2d(1, 1, 3), torch.device("cpu"), True)
+        >>> network(torch.zeros(1, 1, 4, 4)).dtype, list(network.state_dict())
+        (torch.float32, ['weight', 'bias'])
+    """
+    if enabled and device.type == "cpu":
+        forward = torch.autocast("cpu", dtype=torch.bfloat16)(network.forward)
+        network.forward = lambda *args, **kwargs: forward(*args, **kwargs).float()
+    return network
+
+
+class EpochSeed:
+    """Seed every source of random numbers at the start of each epoch from (seed, epoch, rank).
+
+    The random state is then a function of the epoch's number, so that a training that is resumed at an epoch draws the
+    same augmentations, order and dropout as one that was never stopped.
+
+    Args:
+        seed: the run's seed.
+        dataset: the training dataset; the random transforms in its ``transform`` are seeded too.
+    """
+
+    def __init__(self, seed: int, dataset: Any) -> None:
+        self.seed = seed
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        seed = int(np.random.SeedSequence((self.seed, engine.state.epoch, rank)).generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        set_rnd(self.dataset.transform, seed)
+
+
+class TrainingState:
+    """Write the training's whole state after each epoch, the best weights when they improve, and the history.
+
+    Attach it after all handlers that change what it saves (learning rate, validation): it goes last in the list.
+    ``state_path`` holds everything that a resumed run needs; ``ckpt_path`` is a flat state_dict of the network for
+    inference; ``history.json`` beside the state has loss, learning rate and validation metrics per epoch. Each file is
+    replaced as a whole, so a kill at any time leaves the previous one.
+
+    Args:
+        state_path: file of the training's state.
+        ckpt_path: file of the best weights; the last epoch's where there is no validation.
+        network: the network that is trained; may be wrapped for distributed training.
+        objects: what else has a state to keep, e.g. ``{"optimizer": ..., "lr_scheduler": ...}``.
+        evaluator: the validation engine; its ``state.key_metric_name`` says what is best (larger is better).
+        resume: continue from ``state_path``.
+
+    Raises:
+        SystemExit: when ``resume`` is set and ``state_path`` is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        state_path: str,
+        ckpt_path: str,
+        network: nn.Module,
+        objects: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.state_path = Path(state_path)
+        self.ckpt_path = Path(ckpt_path)
+        self.network = getattr(network, "module", network)
+        self.objects = dict(objects)
+        self.evaluator = evaluator
+        self.resume = resume
+        self.best: float | None = None
+        self.history: dict[str, Any] = {"loss": [], "lr": [], "metrics": {}}
+        self._losses: list[float] = []
+        self._lr = 0.0
+        self._validated = False
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._validation_done)
+
+    def _start(self, engine: Engine) -> None:
+        scaler = getattr(engine, "scaler", None)
+        if scaler is not None:
+            self.objects["scaler"] = scaler
+        if not self.resume:
+            return
+        try:
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            self.network.load_state_dict(state["network"])
+            for name, value in self.objects.items():
+                value.load_state_dict(state["objects"][name])
+        except Exception as error:
+            raise SystemExit(
+                f"{self.state_path}: cannot be resumed from ({str(error).splitlines()[0]}); expected the state that a "
+                "training with the same configuration wrote: start without --resume true, or set output_dir to the old run's"
+            ) from None
+        self.best, self.history = state["best"], state["history"]
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["iteration"]
+        logger.info("resumed from %s after epoch %d", self.state_path, state["epoch"])
+
+    def _begin_epoch(self, engine: Engine) -> None:
+        self._losses.clear()
+        self._lr = float(engine.optimizer.param_groups[0]["lr"])
+
+    def _keep_loss(self, engine: Engine) -> None:
+        output = engine.state.output  # a list of items where the engine decollates batches
+        self._losses.append(torch.as_tensor((output[0] if isinstance(output, list) else output)["loss"]).item())
+
+    def _validation_done(self, _: Engine) -> None:
+        self._validated = True
+
+    def _save(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        loss = float(np.mean(self._losses))
+        logger.info("epoch %d of %d: loss %.4f", epoch, engine.state.max_epochs, loss)
+        self.history["loss"].append([epoch, loss])
+        self.history["lr"].append([epoch, self._lr])
+        better = self.evaluator is None
+        if self._validated:
+            for name, value in self.evaluator.state.metrics.items():
+                self.history["metrics"].setdefault(name, []).append([epoch, float(value)])
+            score = float(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
+            better = self.best is None or score > self.best
+            if better:
+                self.best = score
+            self._validated = False
+        if dist.is_initialized() and dist.get_rank() > 0:
+            return
+        weights = self.network.state_dict()
+        if better:
+            write_atomically(self.ckpt_path, lambda name: torch.save(weights, name))
+        state = {
+            "network": weights,
+            "objects": {name: value.state_dict() for name, value in self.objects.items()},
+            "best": self.best,
+            "history": self.history,
+            "epoch": epoch,
+            "iteration": engine.state.iteration,
+        }
+        write_atomically(self.state_path, lambda name: torch.save(state, name))
+        history = json.dumps(self.history, indent=1)
+        write_atomically(self.state_path.with_name("history.json"), lambda name: Path(name).write_text(history))

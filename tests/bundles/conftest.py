@@ -1,0 +1,97 @@
+"""Runs a test over every bundle, config or overlay that exists: a new bundle is covered by being there.
+
+A test asks for one of these arguments: ``bundle`` (a folder); ``config`` (train.json or inference.json, plain and under
+each overlay that is for it); ``overlay`` (only those under an overlay); ``pair`` (train.json and inference.json, plain
+and under each overlay that is for both).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+ROOT = Path(__file__).resolve().parents[2]
+STANDALONE = ("metadata", "train", "inference")
+BASES = {
+    "evaluate": ("train",),
+    "multi_gpu_train": ("train",),
+    "fit": ("train",),
+    "data": ("train",),
+    "loss": ("train",),
+    "net": ("train", "inference"),
+}
+"""The configs that an overlay goes over, by its name or by what stands before the name's first underscore."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One of a bundle's standalone configs, plain or under an overlay."""
+
+    bundle: Path
+    base: str
+    overlay: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.bundle.name}/{self.base}" + (f"+{self.overlay.stem}" if self.overlay else "")
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.bundle / f"configs/{self.base}.json", self.overlay) if path]
+
+    @property
+    def ids_of_all_bases(self) -> set[str]:
+        """The top-level ids of each config that the overlay is for."""
+        bases = bases_of(self.overlay) if self.overlay else (self.base,)
+        return {name for base in bases for name in ConfigParser.load_config_file(self.bundle / f"configs/{base}.json")}
+
+    def parser(self) -> ConfigParser:
+        """What MONAI makes of the files together."""
+        try:
+            parser = ConfigParser(ConfigParser.load_config_files(self.files))
+        except (KeyError, IndexError, ValueError) as error:
+            pytest.fail(
+                f"{self}: MONAI cannot merge the files: {error!r}. The parent of a key with '::' has to be in every "
+                "config that the overlay is for: give the whole top-level id instead",
+                pytrace=False,
+            )
+        parser.parse()
+        return parser
+
+
+def bases_of(overlay: Path) -> tuple[str, ...]:
+    kind = overlay.stem if overlay.stem in BASES else overlay.stem.split("_")[0]
+    if kind not in BASES:
+        raise pytest.UsageError(f"{overlay}: unknown kind of overlay, expected one of {list(BASES)}: rename the file")
+    return BASES[kind]
+
+
+def find_overlays(bundle: Path) -> list[Path]:
+    return sorted(path for path in bundle.glob("configs/*.json") if path.stem not in STANDALONE)
+
+
+BUNDLES = sorted(folder.parent for folder in ROOT.glob("bundles/*/configs"))
+assert BUNDLES, f"no bundle in {ROOT}: expected folders bundles/*/configs"
+FILES = [(bundle, overlay) for bundle in BUNDLES for overlay in [None, *find_overlays(bundle)]]
+CONFIGS = [
+    Config(bundle, base, overlay)
+    for bundle, overlay in FILES
+    for base in (bases_of(overlay) if overlay else ("train", "inference"))
+]
+ARGUMENTS = {
+    "bundle": {bundle.name: bundle for bundle in BUNDLES},
+    "config": {str(config): config for config in CONFIGS},
+    "overlay": {str(config): config for config in CONFIGS if config.overlay},
+    "pair": {
+        str(config).replace("/inference", ""): (Config(config.bundle, "train", config.overlay), config)
+        for config in CONFIGS
+        if config.base == "inference"
+    },
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name in ARGUMENTS.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(name, list(ARGUMENTS[name].values()), ids=list(ARGUMENTS[name]))

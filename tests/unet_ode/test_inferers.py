@@ -1,0 +1,95 @@
+"""Overlap tiles and the average over symmetries, each against one pass over the whole image."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SimpleInferer
+
+from unet_ode.inferers import OverlapTileInferer, SymmetryInferer
+from unet_ode.nets import UNet
+
+
+def whole_image(net: UNet, image: torch.Tensor) -> torch.Tensor:
+    """Mirror the image by the margin, and on the right as far as the network's sizes need, and predict it at once."""
+    pads = [(0, 0), (0, 0)]
+    for side in image.shape[2:]:
+        pads.append((net.margin, net.valid_size(side + 2 * net.margin) - side - net.margin))
+    padded = torch.from_numpy(np.pad(image.numpy(), pads, mode="reflect"))
+    return net(padded)[:, :, : image.shape[2], : image.shape[3]]
+
+
+@pytest.fixture
+def net():
+    return UNet(2, 1, 2, channels=(4, 8, 8, 8, 8)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(70, 131), (20, 52), (33, 200)])
+@pytest.mark.parametrize("tile_size", [52, (36, 84)])
+def test_tiles_equal_one_pass_of_a_valid_unet(net, shape, tile_size):
+    image = torch.rand(2, 1, *shape)
+    tiled = OverlapTileInferer(tile_size, net.margin, batch_size=3)(image, net)
+    torch.testing.assert_close(tiled, whole_image(net, image), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_result_does_not_depend_on_the_batch_size(net):
+    image = torch.rand(2, 1, 90, 70)
+    one, many = (OverlapTileInferer(36, net.margin, batch_size=n)(image, net) for n in (1, 7))
+    torch.testing.assert_close(one, many, rtol=0, atol=1e-6)  # float32 sums in another order
+
+
+@torch.no_grad()
+def test_same_padding_with_enough_margin_equals_the_middle_of_a_wider_pass():
+    net = UNet(2, 1, 2, channels=(4, 8), padding="same").eval()
+    image = torch.rand(1, 1, 40, 40)
+    # the receptive field of two levels reaches 8 pixels; zero padding beyond a margin of 8 is not seen
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), (0, 0), (8, 8), (8, 8)], mode="reflect"))
+    whole = net(padded)[:, :, 8:-8, 8:-8]
+    tiled = OverlapTileInferer(16, margin=8, divisor=2)(image, net)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 50), (17, 16)])
+def test_any_size_comes_back_with_identity(shape):
+    image = torch.rand(1, 2, *shape)
+    assert torch.equal(OverlapTileInferer(16, margin=20, divisor=4)(image, torch.nn.Identity()), image)
+
+
+def test_volumes_and_metatensors():
+    volume = MetaTensor(torch.rand(1, 1, 9, 10, 11), affine=torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0])))
+    output = OverlapTileInferer(4, margin=1, divisor=2)(volume, torch.nn.Identity())
+    assert torch.equal(output.as_tensor(), volume.as_tensor()) and torch.equal(output.affine, volume.affine)
+
+
+def test_wrong_margin_is_named(net):
+    with pytest.raises(ValueError, match=r"the network gave \(52, 52\) for tiles of \(236, 236\).*set margin"):
+        OverlapTileInferer(52 + 2 * net.margin - 2 * 10, margin=10)(torch.rand(1, 1, 300, 300), net)
+
+
+def test_symmetry_average_is_the_mean_over_turned_and_mirrored_images():
+    net = UNet(2, 1, 3, channels=(4, 8), padding="same").eval()
+    image = torch.rand(1, 1, 12, 20)
+    views = []
+    for turns in range(4):
+        for flip in (False, True):
+            view = np.rot90(np.flip(image.numpy(), 3) if flip else image.numpy(), turns, (2, 3))
+            output = torch.softmax(net(torch.from_numpy(view.copy())), 1).detach().numpy()
+            output = np.rot90(output, -turns, (2, 3))
+            views.append(np.flip(output, 3) if flip else output)
+    average = torch.softmax(SymmetryInferer(SimpleInferer())(image, net), 1)
+    np.testing.assert_allclose(average.detach().numpy(), np.mean(views, 0), atol=1e-6)
+
+
+def test_symmetry_average_commutes_with_turning():
+    net = UNet(2, 1, 2, channels=(4, 8), padding="same").eval()
+    image, inferer = torch.rand(1, 1, 8, 12), SymmetryInferer(SimpleInferer())
+    turned = inferer(torch.rot90(image, 1, (2, 3)), net)
+    torch.testing.assert_close(turned, torch.rot90(inferer(image, net), 1, (2, 3)), rtol=0, atol=1e-5)
+
+
+def test_symmetries_off_is_the_inferer_alone():
+    net = UNet(2, 1, 2, channels=(4, 8), padding="same").eval()
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.equal(SymmetryInferer(SimpleInferer(), enabled=False)(image, net), net(image))

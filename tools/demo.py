@@ -1,0 +1,60 @@
+"""Train, evaluate and infer with one bundle on phantoms, through the commands that a user would type.
+
+    python tools/demo.py membrane_em_segmentation
+
+Writes runs/demo/<bundle>/: data/ (phantoms), model.pt, metrics.json, history.png and overlays/*.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bundlekit import overlays, summary
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def call(folder: Path, *command: str) -> None:
+    """Show a command as one would type it, then run it in ``folder``; stop the demo if it fails."""
+    shown = shlex.join(["python", *command])
+    print(f"\n$ cd {folder.relative_to(ROOT)} && {shown}" if folder != ROOT else f"\n$ {shown}", flush=True)
+    status = subprocess.run([sys.executable, *command], cwd=folder).returncode
+    if status != 0:
+        raise SystemExit(f"the command above failed with exit code {status}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
+    parser.add_argument("bundle", choices=known)
+    parser.add_argument("--output", type=Path, default=ROOT / "runs/demo")
+    args = parser.parse_args()
+    bundle, runs = ROOT / "bundles" / args.bundle, args.output.resolve() / args.bundle
+    shutil.rmtree(runs, ignore_errors=True)
+    began = time.monotonic()
+
+    relative = Path(os.path.relpath(runs, bundle))
+    places = ["--dataset_dir", str(relative / "data"), "--ckpt_path", str(relative / "model.pt")]
+    run = ["-m", "monai.bundle", "run"]
+    call(ROOT, "-m", "bundlekit.phantoms", args.bundle, os.path.relpath(runs / "data", ROOT))
+    for configs, output in (("train fit_demo", "."), ("train evaluate fit_demo", "."), ("inference", "predictions")):
+        files = [f"configs/{name}.json" for name in configs.split()]
+        call(bundle, *run, "--config_file", str(files), *places, "--output_dir", str(relative / output))
+
+    pictures = overlays.save_overlays(runs / "data", "test", runs / "predictions", runs / "overlays")
+    summary.plot_history(runs / "history.json", runs / "history.png")
+    print("\n" + summary.format_table(runs / "metrics.json"))
+    print(f"\n{time.monotonic() - began:.0f} s. Pictures (image | truth | prediction):")
+    for picture in [*pictures, runs / "history.png"]:
+        print(f"  {os.path.relpath(picture, ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

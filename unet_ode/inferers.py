@@ -1,0 +1,166 @@
+"""Inference on images of any size, tile by tile, and averaged over the symmetries of the square."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.utils import ensure_tuple_rep
+from tqdm import tqdm
+
+__all__ = ["OverlapTileInferer", "SymmetryInferer"]
+
+
+def _reflect(start: int, length: int, size: int) -> torch.Tensor:
+    """Indices start .. start + length - 1 folded into 0 .. size - 1 by reflection without repeating the border."""
+    period = max(2 * (size - 1), 1)
+    index = torch.arange(start, start + length) % period
+    return torch.where(index < size, index, period - index)
+
+
+class OverlapTileInferer(Inferer):
+    """Predict tiles with context around them and keep each tile's valid centre, so that no seam is left.
+
+    The image is continued by reflection. Every tile is predicted from ``tile_size + 2 * margin`` voxels a side; the
+    network may return just the centre (valid convolutions) or all of it (same padding; the margin is cut off). Tiles
+    start at multiples of ``divisor``, hence the pooling grids of all tiles coincide and a valid network gives what one
+    pass over the whole image would give. Only one batch of tiles exists at a time beside the input and the output.
+
+    Args:
+        tile_size: voxels that a tile contributes, per side; an image smaller than that gets a smaller tile.
+        margin: voxels of context on each side; the ``margin`` of a valid network. For a network with same padding, what
+            its padding may reach without being seen in the kept centre.
+        batch_size: tiles in a forward pass; changes memory and speed, not the result.
+        divisor: product of the network's strides (16 for a U-Net of five levels).
+        device: where the output is put together; the input's device by default.
+        progress: show a progress bar over the batches of tiles.
+
+    Shape:
+        - inputs: (N, C, *spatial), any size.
+        - output: (N, K, *spatial), K channels as the network gives.
+
+    Raises:
+        ValueError: when the network's output is neither as large as its input nor smaller by ``2 * margin``.
+
+    Source:
+        Ronneberger et al. 2015, section 2 and figure 2 ("overlap-tile strategy").
+
+    Example:
+        >>> tiles = OverlapTileInferer(tile_size=8, margin=2, divisor=4)
+        >>> image = torch.rand(1, 1, 13, 21)
+        >>> torch.equal(tiles(image, torch.nn.Identity()), image)
+        True
+    """
+
+    def __init__(
+        self,
+        tile_size: Sequence[int] | int,
+        margin: int,
+        batch_size: int = 1,
+        divisor: int = 16,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(ensure_tuple_rep(tile_size, 2)) < divisor:
+            raise ValueError(f"tile_size is {tile_size}; expected at least the divisor, {divisor}")
+        self.tile_size = tile_size
+        self.margin = margin
+        self.batch_size = batch_size
+        self.divisor = divisor
+        self.device = device
+        self.progress = progress
+
+    def _tiles(self, size: Sequence[int]) -> tuple[list[int], Iterator[tuple[int, ...]], int]:
+        sides, starts = [], []
+        for full, wanted in zip(size, ensure_tuple_rep(self.tile_size, len(size)), strict=True):
+            spare = max(wanted - full, 0) // self.divisor * self.divisor
+            sides.append(max(wanted - spare, wanted % self.divisor or self.divisor))
+            # the tiles may overlap by the rest, since their starts have to lie on the pooling grid
+            starts.append(range(0, full, sides[-1] // self.divisor * self.divisor))
+        return sides, product(*starts), int(torch.tensor([len(s) for s in starts]).prod())
+
+    def _cut(self, image: torch.Tensor, start: Sequence[int], sides: Sequence[int]) -> torch.Tensor:
+        for axis, (first, side) in enumerate(zip(start, sides, strict=True), start=1):
+            index = _reflect(first - self.margin, side + 2 * self.margin, image.shape[axis])
+            image = image.index_select(axis, index.to(image.device))
+        return image
+
+    def _centre(self, output: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
+        if list(output.shape[2:]) == list(sides):
+            return output
+        whole = [side + 2 * self.margin for side in sides]
+        if list(output.shape[2:]) != whole:
+            raise ValueError(
+                f"the network gave {tuple(output.shape[2:])} for tiles of {tuple(whole)}; expected that size or "
+                f"{tuple(sides)}: set margin to what the network loses on each side, and tile_size to what it accepts"
+            )
+        for axis, side in enumerate(sides, start=2):
+            output = output.narrow(axis, self.margin, side)
+        return output
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        size = image.shape[2:]
+        sides, starts, num_tiles = self._tiles(size)
+        jobs = [(n, start) for start in starts for n in range(image.shape[0])]
+        output = None
+        batches = range(0, len(jobs), self.batch_size)
+        for first in tqdm(batches, desc="tiles", unit="batch", leave=False, disable=not self.progress or num_tiles < 2):
+            batch = jobs[first : first + self.batch_size]
+            tiles = torch.stack([self._cut(image[n], start, sides) for n, start in batch])
+            tiles = self._centre(network(tiles, *args, **kwargs), sides)
+            if output is None:
+                output = tiles.new_empty((image.shape[0], tiles.shape[1], *size), device=self.device or image.device)
+            for tile, (n, start) in zip(tiles, batch, strict=True):
+                kept = tuple(slice(0, min(s, full - a)) for s, full, a in zip(sides, size, start, strict=True))
+                target = tuple(slice(a, a + k.stop) for a, k in zip(start, kept, strict=True))
+                output[(n, slice(None), *target)] = tile[(slice(None), *kept)].to(output.device)
+        return MetaTensor(output, meta=inputs.meta) if isinstance(inputs, MetaTensor) else output
+
+
+class SymmetryInferer(Inferer):
+    """Average the class probabilities over the symmetries of the square: log mean_g g^-1 softmax(net(g x)).
+
+    The output is the logarithm of the mean probability, so that a softmax after it gives the mean probability.
+
+    Args:
+        inferer: the inference of one image.
+        enabled: False runs ``inferer`` alone and returns the network's logits.
+
+    Shape:
+        - inputs: (N, C, H, W).
+        - output: (N, K, H, W).
+
+    Source:
+        Test-time augmentation by the mirrorings and rotations that Ciresan et al. 2012 train with.
+
+    Example:
+        >>> from monai.inferers import SimpleInferer
+        >>> image = torch.rand(1, 2, 6, 9)
+        >>> average = SymmetryInferer(SimpleInferer())(image, torch.nn.Identity())
+        >>> torch.allclose(average, torch.log_softmax(image, dim=1), atol=1e-6)
+        True
+    """
+
+    def __init__(self, inferer: Inferer, enabled: bool = True) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.enabled = enabled
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not self.enabled:
+            return self.inferer(inputs, network, *args, **kwargs)
+        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        total = torch.zeros(())
+        for turns, mirrored in product(range(4), (False, True)):
+            turned = torch.rot90(image.flip(-1) if mirrored else image, turns, (-2, -1))
+            output = torch.softmax(self.inferer(turned, network, *args, **kwargs).float(), dim=1)
+            output = torch.rot90(output, -turns, (-2, -1))
+            total = total.to(output.device) + (output.flip(-1) if mirrored else output)
+        output = torch.log((total / 8).clamp_min(torch.finfo(total.dtype).tiny))
+        return MetaTensor(output, meta=inputs.meta) if isinstance(inputs, MetaTensor) else output

@@ -1,0 +1,21 @@
+"""Measures of segmentations that MONAI lacks."""
+
+from .boundaries import grow_cells, label_cells, pixel_error, pixel_f_error, rand_error, rand_info_scores
+from .boundary_metrics import BoundaryMetrics
+from .label_scores import SplitMergeScores, info_scores, rand_scores
+from .warping import warp_truth, warping_error
+
+__all__ = [
+    "BoundaryMetrics",
+    "SplitMergeScores",
+    "grow_cells",
+    "info_scores",
+    "label_cells",
+    "pixel_error",
+    "pixel_f_error",
+    "rand_error",
+    "rand_info_scores",
+    "rand_scores",
+    "warp_truth",
+    "warping_error",
+]

@@ -1,0 +1,81 @@
+"""The measures of membrane maps as a MONAI metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from monai.config import NdarrayOrTensor
+from monai.metrics import CumulativeIterationMetric
+from monai.utils import convert_to_tensor, ensure_tuple
+
+from .boundaries import pixel_error, rand_error, rand_info_scores
+from .warping import warping_error
+
+__all__ = ["BoundaryMetrics"]
+
+_MEASURES: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
+    "pixel_error": pixel_error,
+    "rand_error": rand_error,
+    "thinned_rand_error": partial(rand_error, thin=True),
+    "v_rand": lambda prediction, truth: rand_info_scores(prediction, truth)[0].f,
+    "v_info": lambda prediction, truth: rand_info_scores(prediction, truth)[1].f,
+    "warping_error": warping_error,
+}
+
+
+class BoundaryMetrics(CumulativeIterationMetric):
+    """Measures of each predicted membrane map, gathered over batches; their mean over images.
+
+    Args:
+        names: one or several of "pixel_error", "rand_error" (:func:`rand_error`, of the ISBI 2012 challenge),
+            "thinned_rand_error" (1 - v_rand), "v_rand" and "v_info" (f of :func:`rand_info_scores`), "warping_error".
+
+    Shape:
+        - prediction and truth: (N, 1, H, W), or a list of (1, H, W); 1 membrane, 0 cell.
+        - result of a call, and of ``get_buffer()`` over all calls: (N, number of names).
+        - result of ``aggregate()``: (number of names,).
+
+    Raises:
+        ValueError: when a name is unknown, when prediction and truth do not have the shapes above, and as the measure
+            does; ``aggregate()`` when there was no image yet.
+
+    Example:
+        >>> metric = BoundaryMetrics(["pixel_error", "warping_error"])
+        >>> prediction, truth = torch.zeros(2, 1, 1, 3, 4)  # one image of one channel each
+        >>> prediction[..., 1] = truth[..., 2] = 1
+        >>> metric(prediction, truth)
+        tensor([[0.5000, 0.0000]])
+        >>> metric.aggregate()
+        tensor([0.5000, 0.0000])
+    """
+
+    def __init__(self, names: str | Sequence[str]) -> None:
+        super().__init__()
+        self.names = ensure_tuple(names)
+        unknown = [name for name in self.names if name not in _MEASURES]
+        if unknown or not self.names:
+            raise ValueError(f"names are {self.names}; expected some of {sorted(_MEASURES)}")
+
+    def __call__(  # type: ignore[override]  # MONAI's takes y = None and no arrays
+        self, y_pred: NdarrayOrTensor | Sequence[NdarrayOrTensor], y: NdarrayOrTensor | Sequence[NdarrayOrTensor]
+    ) -> torch.Tensor:
+        """The measures of each image of a batch, which is kept for :meth:`aggregate`."""
+        return super().__call__(convert_to_tensor(y_pred), convert_to_tensor(y))  # type: ignore[return-value]
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if y_pred.shape != y.shape or y_pred.ndim != 4 or y_pred.shape[1] != 1:
+            raise ValueError(
+                f"prediction has shape {tuple(y_pred.shape)} and truth {tuple(y.shape)}; expected (N, 1, H, W), both: "
+                "threshold or argmax the network's output to one channel"
+            )
+        scores = [[_MEASURES[name](p[0], t[0]) for name in self.names] for p, t in zip(y_pred, y, strict=True)]
+        return torch.tensor(scores, device=y_pred.device)
+
+    def aggregate(self) -> torch.Tensor:
+        """The mean of each measure over all images since the last reset."""
+        scores = self.get_buffer()
+        if scores is None:
+            raise ValueError("got no image; expected at least one: call the metric on a batch before aggregate()")
+        return scores.mean(dim=0)

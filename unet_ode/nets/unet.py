@@ -1,0 +1,149 @@
+"""U-Net with valid or same convolutions, in 2-D and 3-D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import ADN
+from monai.networks.layers.factories import Conv, Pool
+from torch import nn
+
+__all__ = ["UNet"]
+
+
+def _double_conv(spatial_dims, in_channels, out_channels, padding, norm, act, dropout) -> nn.Sequential:
+    block = nn.Sequential()
+    for i in range(2):
+        block.add_module(
+            f"conv{i + 1}",
+            Conv[Conv.CONV, spatial_dims](
+                in_channels if i == 0 else out_channels, out_channels, 3, padding=padding, bias=norm is None
+            ),
+        )
+        block.add_module(
+            f"adn{i + 1}",
+            ADN("NDA", out_channels, act, norm, spatial_dims, dropout or None, dropout_dim=spatial_dims),
+        )
+    return block
+
+
+class UNet(nn.Module):
+    """U-Net: a contracting path, an expanding path, and skips that are concatenated.
+
+    With the defaults this is the network of the paper: valid 3x3 convolutions, 2x2 max-pooling, 2x2 transposed
+    convolutions that halve the channels, skips cropped to the centre. Weights are drawn from N(0, 2 / fan_in).
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: channels of the output (logits).
+        channels: channels of each level, from full resolution down.
+        padding: "valid" (the paper) shrinks the output; "same" pads with zeros and keeps the size.
+        norm: normalisation after each convolution, as MONAI names it ("batch", "instance", ...); the paper has none.
+        act: activation, as MONAI names it.
+        dropout: probability of dropping a whole feature map at the end of the contracting path.
+
+    Shape:
+        - input: (N, in_channels, *spatial). Let d be ``len(channels) - 1``. "same": every size a multiple of 2^d.
+          "valid": every size as :meth:`valid_size` gives it (572 for instance).
+        - output: (N, out_channels, *spatial), smaller by ``margin`` voxels on each side ("valid": 572 -> 388, so 92).
+
+    Raises:
+        ValueError: when the input's size does not fit; the message names the nearest sizes that do.
+
+    Source:
+        Ronneberger, Fischer, Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+        section 2 and figure 1; initialisation and dropout from section 3.
+
+    Example:
+        >>> UNet(2, 1, 2)(torch.zeros(1, 1, 188, 188)).shape
+        torch.Size([1, 2, 4, 4])
+        >>> UNet(2, 1, 2, channels=(8, 16), padding="same")(torch.zeros(1, 1, 10, 12)).shape
+        torch.Size([1, 2, 10, 12])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int] = (64, 128, 256, 512, 1024),
+        padding: str = "valid",
+        norm: str | tuple | None = None,
+        act: str | tuple = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3")
+        if padding not in ("valid", "same"):
+            raise ValueError(f"padding is {padding!r}; expected 'valid' or 'same'")
+        if len(channels) < 2:
+            raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
+        self.depth = len(channels) - 1
+        self.same = padding == "same"
+        self.step = 2**self.depth
+        self.margin = 0 if self.same else 6 * self.step - 4
+        self.rest = 0 if self.same else 4
+        pad = 1 if self.same else 0
+        widths = [in_channels, *channels]
+        self.down = nn.ModuleList(
+            _double_conv(spatial_dims, widths[i], widths[i + 1], pad, norm, act, dropout if i >= self.depth - 1 else 0.0)
+            for i in range(self.depth + 1)
+        )
+        self.pool = Pool[Pool.MAX, spatial_dims](2)
+        self.up = nn.ModuleList(
+            Conv[Conv.CONVTRANS, spatial_dims](channels[i + 1], channels[i], 2, stride=2)
+            for i in reversed(range(self.depth))
+        )
+        self.merge = nn.ModuleList(
+            _double_conv(spatial_dims, 2 * channels[i], channels[i], pad, norm, act, 0.0)
+            for i in reversed(range(self.depth))
+        )
+        self.head = Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 1)
+        for module in self.modules():
+            if isinstance(module, Conv[Conv.CONV, spatial_dims]):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @torch.jit.export
+    def valid_size(self, at_least: int) -> int:
+        """The smallest side of an input that the network takes and that is >= ``at_least``.
+
+        Example:
+            >>> UNet(2, 1, 2).valid_size(500), UNet(2, 1, 2, padding="same").valid_size(500)
+            (508, 512)
+        """
+        output = max(at_least - 2 * self.margin, 1)
+        return 2 * self.margin + output + (self.rest - output) % self.step
+
+    def _check_size(self, x: torch.Tensor) -> None:
+        for axis in range(2, x.dim()):
+            size = x.size(axis)
+            above = self.valid_size(size)
+            if above != size:
+                below = max(above - self.step, self.valid_size(1))
+                raise ValueError(
+                    f"UNet got {size} voxels along axis {axis}; the nearest sizes that fit are {below} and {above}: "
+                    f"crop to {below} or pad to {above}"
+                )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_tracing():
+            self._check_size(x)
+        skips: list[torch.Tensor] = []
+        for i, block in enumerate(self.down):
+            if i > 0:
+                x = self.pool(x)
+            x = block(x)
+            skips.append(x)
+        for i, (up, merge) in enumerate(zip(self.up, self.merge)):
+            x = up(x)
+            skip = skips[self.depth - 1 - i]
+            if not self.same:
+                for axis in range(2, x.dim()):
+                    skip = skip.narrow(axis, (skip.size(axis) - x.size(axis)) // 2, x.size(axis))
+            x = merge(torch.cat([skip, x], dim=1))
+        return self.head(x)
