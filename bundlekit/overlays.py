@@ -58,7 +58,7 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
 def _paint(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The image with each label's area tinted and its outline drawn."""
     colours = _COLOURS[(labels - 1) % len(_COLOURS)]
-    weight = np.where(find_boundaries(labels, mode="inner"), 1, _FILL) * (labels != 0)
+    weight = np.where(find_boundaries(labels), 1, _FILL) * (labels != 0)
     return image + weight[..., None] * (colours - image)
 
 

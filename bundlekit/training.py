@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 
 __all__ = ["EpochSeed", "TrainingState", "autocast_on_cpu", "write_atomically"]
@@ -118,12 +119,12 @@ class TrainingState:
         ckpt_path: str,
         network: nn.Module,
         objects: Mapping[str, Any],
-        evaluator: Engine | None = None,
+        evaluator: SupervisedEvaluator | None = None,
         resume: bool = False,
     ) -> None:
         self.state_path = Path(state_path)
         self.ckpt_path = Path(ckpt_path)
-        self.network = getattr(network, "module", network)
+        self.network: nn.Module = getattr(network, "module", network)
         self.objects = dict(objects)
         self.evaluator = evaluator
         self.resume = resume
@@ -131,7 +132,8 @@ class TrainingState:
         self.history: dict[str, Any] = {"loss": [], "lr": [], "metrics": {}}
         self._losses: list[float] = []
         self._lr = 0.0
-        self._validated = False
+        self._scores: dict[str, float] = {}
+        self._key_score = 0.0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
@@ -155,50 +157,57 @@ class TrainingState:
         except Exception as error:
             raise SystemExit(
                 f"{self.state_path}: cannot be resumed from ({str(error).splitlines()[0]}); expected the state that a "
-                "training with the same configuration wrote: start without --resume true, or set output_dir to the old run's"
+                "training with the same configuration wrote: start without --resume true, or pass the old --output_dir"
             ) from None
         self.best, self.history = state["best"], state["history"]
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["iteration"]
         logger.info("resumed from %s after epoch %d", self.state_path, state["epoch"])
 
-    def _begin_epoch(self, engine: Engine) -> None:
+    def _begin_epoch(self, engine: SupervisedTrainer) -> None:
         self._losses.clear()
         self._lr = float(engine.optimizer.param_groups[0]["lr"])
 
-    def _keep_loss(self, engine: Engine) -> None:
-        output = engine.state.output  # a list of items where the engine decollates batches
-        self._losses.append(torch.as_tensor((output[0] if isinstance(output, list) else output)["loss"]).item())
+    def _keep_loss(self, engine: SupervisedTrainer) -> None:
+        output: Any = engine.state.output  # a list of items where the engine decollates batches
+        loss = (output[0] if isinstance(output, list) else output)["loss"]
+        self._losses.append(torch.as_tensor(loss).item())
 
-    def _validation_done(self, _: Engine) -> None:
-        self._validated = True
+    def _validation_done(self, evaluator: SupervisedEvaluator) -> None:
+        self._scores = {name: float(value) for name, value in evaluator.state.metrics.items()}
+        self._key_score = self._scores[evaluator.state.key_metric_name]
 
-    def _save(self, engine: Engine) -> None:
-        epoch = engine.state.epoch
+    def _keep_history(self, epoch: int, max_epochs: int | None) -> None:
         loss = float(np.mean(self._losses))
-        logger.info("epoch %d of %d: loss %.4f", epoch, engine.state.max_epochs, loss)
+        logger.info("epoch %d of %s: loss %.4f", epoch, max_epochs, loss)
         self.history["loss"].append([epoch, loss])
         self.history["lr"].append([epoch, self._lr])
-        better = self.evaluator is None
-        if self._validated:
-            for name, value in self.evaluator.state.metrics.items():
-                self.history["metrics"].setdefault(name, []).append([epoch, float(value)])
-            score = float(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
-            better = self.best is None or score > self.best
-            if better:
-                self.best = score
-            self._validated = False
+        for name, value in self._scores.items():
+            self.history["metrics"].setdefault(name, []).append([epoch, value])
+
+    def _is_best(self) -> bool:
+        if self.evaluator is None:
+            return True
+        if not self._scores or (self.best is not None and self._key_score <= self.best):
+            return False
+        self.best = self._key_score
+        return True
+
+    def _save(self, engine: SupervisedTrainer) -> None:
+        self._keep_history(engine.state.epoch, engine.state.max_epochs)
+        is_best = self._is_best()
+        self._scores = {}
         if dist.is_initialized() and dist.get_rank() > 0:
             return
         weights = self.network.state_dict()
-        if better:
+        if is_best:
             write_atomically(self.ckpt_path, lambda name: torch.save(weights, name))
         state = {
             "network": weights,
             "objects": {name: value.state_dict() for name, value in self.objects.items()},
             "best": self.best,
             "history": self.history,
-            "epoch": epoch,
+            "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
         }
         write_atomically(self.state_path, lambda name: torch.save(state, name))

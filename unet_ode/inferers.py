@@ -103,23 +103,27 @@ class OverlapTileInferer(Inferer):
             output = output.narrow(axis, self.margin, side)
         return output
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         size = image.shape[2:]
         sides, starts, num_tiles = self._tiles(size)
         jobs = [(n, start) for start in starts for n in range(image.shape[0])]
-        output = None
+        output = image.new_empty(0)
         batches = range(0, len(jobs), self.batch_size)
         for first in tqdm(batches, desc="tiles", unit="batch", leave=False, disable=not self.progress or num_tiles < 2):
             batch = jobs[first : first + self.batch_size]
             tiles = torch.stack([self._cut(image[n], start, sides) for n, start in batch])
             tiles = self._centre(network(tiles, *args, **kwargs), sides)
-            if output is None:
+            if first == 0:
                 output = tiles.new_empty((image.shape[0], tiles.shape[1], *size), device=self.device or image.device)
             for tile, (n, start) in zip(tiles, batch, strict=True):
-                kept = tuple(slice(0, min(s, full - a)) for s, full, a in zip(sides, size, start, strict=True))
-                target = tuple(slice(a, a + k.stop) for a, k in zip(start, kept, strict=True))
-                output[(n, slice(None), *target)] = tile[(slice(None), *kept)].to(output.device)
+                place = output[n]
+                for axis, (a, side, full) in enumerate(zip(start, sides, size, strict=True), start=1):
+                    kept = min(side, full - a)
+                    place, tile = place.narrow(axis, a, kept), tile.narrow(axis, 0, kept)
+                place.copy_(tile)
         return MetaTensor(output, meta=inputs.meta) if isinstance(inputs, MetaTensor) else output
 
 
@@ -152,7 +156,9 @@ class SymmetryInferer(Inferer):
         self.inferer = inferer
         self.enabled = enabled
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         if not self.enabled:
             return self.inferer(inputs, network, *args, **kwargs)
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs

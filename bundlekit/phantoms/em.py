@@ -97,9 +97,9 @@ def _spots(rng: np.random.Generator, free: np.ndarray, count: int) -> Iterator[t
 
 def _local(size: int, centre: tuple[int, int], reach: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
     """Window about a place, cut at the image's edge, and the offsets of its pixels."""
-    window = tuple(slice(max(0, c - reach), min(size, c + reach + 1)) for c in centre)
-    rows, columns = np.mgrid[window]
-    return window, rows - centre[0], columns - centre[1]
+    top, left = (slice(max(0, c - reach), min(size, c + reach + 1)) for c in centre)
+    rows, columns = np.mgrid[top, left]
+    return (top, left), rows - centre[0], columns - centre[1]
 
 
 def _draw_mitochondria(rng: np.random.Generator, image: np.ndarray, free: np.ndarray) -> int:

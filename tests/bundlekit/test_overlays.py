@@ -225,13 +225,13 @@ def dataset(tmp_path):
 
 def test_missing_and_wrong_files_are_named(dataset):
     arguments = ("test", dataset / "eval", dataset / "overlays")
-    with pytest.raises(InputError, match="000_seg.png: cannot be opened .*; run the bundle's inference"):
+    with pytest.raises(InputError, match=r"000_seg\.png: cannot be opened .*; run the bundle's inference"):
         save_overlays(dataset, *arguments)
     with pytest.raises(InputError, match="no list 'validation'"):
         save_overlays(dataset, "validation", *arguments[1:])
     (dataset / "eval").mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(dataset / "eval/000_seg.png")
-    with pytest.raises(InputError, match="000_seg.png: has 3 channels; expected a label map of 1 channel"):
+    with pytest.raises(InputError, match=r"000_seg\.png: has 3 channels; expected a label map of 1 channel"):
         save_overlays(dataset, *arguments)
     Image.fromarray(np.zeros((32, 64), np.uint8)).save(dataset / "eval/000_seg.png")
     with pytest.raises(ValueError, match=r"prediction of shape \(32, 64\)"):

@@ -13,6 +13,7 @@ from monai.engines import SupervisedEvaluator
 from monai.handlers import ConfusionMatrix, HausdorffDistance, MeanDice, from_engine
 from monai.transforms import AsDiscreted, LoadImaged
 from PIL import Image
+from scipy import ndimage
 
 from bundlekit.summary import MetricsJson, format_table, plot_history, print_table
 
@@ -213,5 +214,5 @@ def test_history_of_a_run_without_validation(tmp_path):
     page = np.asarray(Image.open(tmp_path / "history.png").convert("RGB"))
     middle = page.shape[1] // 2
     blue = np.all(page == (31, 119, 180), axis=2)
-    assert blue[:, :middle].any()  # a single point shows too
+    assert ndimage.label(blue[:, :middle], np.ones((3, 3)))[1] == 2  # the single point and its entry in the legend
     assert not blue[:, middle:].any()

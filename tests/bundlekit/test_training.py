@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,16 +147,18 @@ def test_resume_from_an_unusable_state_says_what_to_do(tmp_path, broken):
         os.truncate(tmp_path / "state.pt", 500)
     elif broken == "other":
         torch.save({"network": {"weight": torch.zeros(1)}}, tmp_path / "state.pt")
-    with pytest.raises(SystemExit, match=r"state\.pt: cannot be resumed from .* expected the state .* without --resume"):
+    with pytest.raises(
+        SystemExit, match=r"state\.pt: cannot be resumed from .* expected the state .* without --resume"
+    ):
         build(tmp_path, 2, resume=True).run()
 
 
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "weights.pt"
-    write_atomically(path, lambda name: open(name, "w").write("old"))
+    write_atomically(path, lambda name: Path(name).write_text("old"))
 
     def fail(name):
-        open(name, "w").write("half")
+        Path(name).write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
@@ -165,7 +168,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_written_files_have_the_permissions_of_ordinary_files(tmp_path):
     (tmp_path / "plain").write_text("")
-    write_atomically(tmp_path / "atomic", lambda name: open(name, "w").close())
+    write_atomically(tmp_path / "atomic", lambda name: Path(name).write_text(""))
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")}
     assert modes["plain"] == modes["atomic"]
 

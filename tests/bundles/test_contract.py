@@ -9,38 +9,42 @@ from typing import Any
 
 import pytest
 import torch
-from bundlekit.phantoms import KINDS, make_dataset
 from monai.bundle import ConfigParser, verify_net_in_out
 from monai.bundle.scripts import _get_fake_spatial_shape
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from bundlekit.phantoms import KINDS, make_dataset
+
 ROOT = Path(__file__).resolve().parents[2]
 MAX_FILE_BYTES = 25 * 2**20
+NOT_VERSIONED = {"data", "eval"}
 PHANTOM_SIZE_PX = 64
-FILES = """
-    LICENSE configs/metadata.json configs/train.json configs/inference.json configs/evaluate.json
-    configs/multi_gpu_train.json configs/logging.conf docs/README.md docs/data_license.txt scripts/prepare_data.py
-    models/model.pt models/model.ts
-""".split()
+FILES = {
+    ".": ["LICENSE"],
+    "configs": [
+        "metadata.json",
+        "train.json",
+        "inference.json",
+        "evaluate.json",
+        "multi_gpu_train.json",
+        "logging.conf",
+    ],
+    "docs": ["README.md", "data_license.txt"],
+    "models": ["model.pt", "model.ts"],
+    "scripts": ["prepare_data.py"],
+}
 OVERRIDES = ["dataset_dir", "output_dir", "ckpt_path", "device", "seed", "amp"]
 IDS = {
-    "train": """
-        bundle_root max_epochs val_interval network_def initialize run train::trainer train::trainer::max_epochs
-        train::dataset train::dataset::data train::inferer train::handlers train::preprocessing validate::evaluator
-        validate::handlers validate::dataset validate::dataset::data validate::preprocessing validate::postprocessing
-        validate::inferer validate::key_metric
-    """.split(),
-    "inference": """
-        bundle_root network_def initialize run dataset dataset::data evaluator inferer handlers preprocessing
-        postprocessing
-    """.split(),
+    "train": ["bundle_root", "val_interval", "network_def", "train::dataset::data", "validate::dataset::data", "run"],
+    "inference": ["bundle_root", "network_def", "dataset::data", "run"],
 }
 REFERENCES = {
     "train": {
         "train::trainer::max_epochs": "@max_epochs",
         "train::trainer::train_handlers": "@train::handlers",
+        "train::trainer::inferer": "@train::inferer",
         "train::dataset::transform": "@train::preprocessing",
         "validate::dataset::transform": "@validate::preprocessing",
         "validate::dataloader::dataset": "@validate::dataset",
@@ -56,11 +60,12 @@ REFERENCES = {
         "evaluator::inferer": "@inferer",
     },
 }
-METADATA = """
-    schema version changelog monai_version pytorch_version numpy_version required_packages_version name task description
-    authors copyright intended_use data_source data_type image_classes label_classes pred_classes eval_metrics references
-    network_data_format
-""".split()
+METADATA = {
+    "versions": ["monai_version", "pytorch_version", "numpy_version", "required_packages_version"],
+    "origin": ["schema", "version", "changelog", "name", "authors", "copyright", "references"],
+    "use": ["task", "description", "intended_use", "eval_metrics", "network_data_format"],
+    "data": ["data_source", "data_type", "image_classes", "label_classes", "pred_classes"],
+}
 
 
 def read(bundle: Path, name: str) -> dict[str, Any]:
@@ -85,17 +90,19 @@ def shipped_network(bundle: Path) -> torch.nn.Module:
 
 
 def test_files(bundle):
-    missing = [name for name in FILES if not (bundle / name).is_file()]
+    files = [Path(folder, name) for folder, names in FILES.items() for name in names]
+    missing = [str(name) for name in files if not (bundle / name).is_file()]
     assert not missing, f"{bundle.name} lacks {missing}: add them"
-    versioned = [path for path in bundle.rglob("*") if path.is_file() and not {"data", "eval"} & {*path.parts}]
-    large = [str(path.relative_to(bundle)) for path in versioned if path.stat().st_size > MAX_FILE_BYTES]
+    large = [path.relative_to(bundle) for path in bundle.rglob("*") if path.stat().st_size > MAX_FILE_BYTES]
+    large = [str(path) for path in large if path.parts[0] not in NOT_VERSIONED]
     assert not large, f"{bundle.name}: {large} above {MAX_FILE_BYTES} bytes: make them smaller"
 
 
 @pytest.mark.parametrize("base", IDS)
 def test_ids_that_others_look_up(bundle, base):
     parser = ConfigParser(read(bundle, base))
-    missing = [name for name in OVERRIDES + IDS[base] if name not in parser]
+    wanted = OVERRIDES + IDS[base] + [target.removeprefix("@") for target in REFERENCES[base].values()]
+    missing = [name for name in wanted if name not in parser]
     assert not missing, (
         f"{bundle.name}/{base} lacks the ids {missing}, which MONAI, MONAI Label or users name: add them"
     )
@@ -107,8 +114,9 @@ def test_training_validates_as_monai_expects(bundle):
     parser = ConfigParser(read(bundle, "train"))
     handlers = parser["train::handlers"]
     assert isinstance(handlers, list), f"{bundle.name}: train::handlers is no literal list, which MONAI Label needs"
-    (validation,) = (handler for handler in handlers if handler["_target_"] == "ValidationHandler")
-    assert (validation["interval"], validation["validator"]) == ("@val_interval", "@validate::evaluator")
+    found = [(h.get("validator"), h.get("interval")) for h in handlers if h["_target_"] == "ValidationHandler"]
+    wanted = [("@validate::evaluator", "@val_interval")]
+    assert found == wanted, f"{bundle.name}: ValidationHandler has (validator, interval) {found}: write {wanted}"
 
 
 def test_training_and_inference_use_one_network(pair):
@@ -124,7 +132,13 @@ def test_inference_sees_what_validation_saw(pair, tmp_path):
     validated = pair[0].parser().get_parsed_content("validate::preprocessing")(dict(item))["image"]
     inferred = pair[1].parser().get_parsed_content("preprocessing")({"image": item["image"]})["image"]
     # float32 of normalised intensities: the order of two scalings may cost some 1e-6
-    torch.testing.assert_close(inferred.as_tensor(), validated.as_tensor(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        inferred.as_tensor(),
+        validated.as_tensor(),
+        rtol=0,
+        atol=1e-4,
+        msg=lambda text: f"preprocessing of {pair[0]} and {pair[1]} differ, make them alike: {text}",
+    )
 
 
 def test_network_keeps_the_metadata(pair):
@@ -137,12 +151,12 @@ def test_network_keeps_the_metadata(pair):
         meta = str(config.bundle / "configs/metadata.json")
         verify_net_in_out("network_def", meta_file=meta, config_file=files, device="cpu", n=1)
         return
-    # valid convolutions have sizes of their own: the smallest input has to lose the margin, and nothing else, on each side
+    # valid convolutions have sizes of their own: the smallest input loses the margin, and nothing else, on each side
     size = network.valid_size(1) if hasattr(network, "valid_size") else 2 * margin + 1
     with torch.no_grad():
         output = network(torch.rand(1, image["num_channels"], *[size] * len(image["spatial_shape"])))
-    assert output.shape == (1, pred["num_channels"], *[size - 2 * margin] * len(pred["spatial_shape"])), str(config)
-    assert str(output.dtype) == f"torch.{pred['dtype']}", f"{config}: {output.dtype}, metadata says {pred['dtype']}"
+    wanted = (1, pred["num_channels"], *[size - 2 * margin] * len(pred["spatial_shape"])), f"torch.{pred['dtype']}"
+    assert (tuple(output.shape), str(output.dtype)) == wanted, f"{config}: network_def is not what metadata.json says"
 
 
 def test_weights_fit_the_network(bundle):
@@ -164,7 +178,7 @@ def test_torchscript_is_the_shipped_network(bundle):
 
 def test_metadata_is_complete(bundle):
     metadata = read(bundle, "metadata")
-    missing = [name for name in METADATA if not metadata.get(name)]
+    missing = [name for names in METADATA.values() for name in names if not metadata.get(name)]
     assert not missing, f"{bundle.name}: metadata.json has nothing for {missing}: fill them in"
     assert metadata["version"] in metadata["changelog"], f"{bundle.name}: {metadata['version']} is not in the changelog"
     banned = [word for word in ("classification", "detection") if word in (bundle.name + metadata["name"]).lower()]
@@ -199,13 +213,16 @@ def test_metadata_versions_are_true(bundle):
     allowed = {need.name.lower(): need.specifier for need in needs}
     allowed["unet-bundles"] = SpecifierSet(f"=={setup['metadata']['version']}")
     stated = {**metadata["required_packages_version"], "numpy": metadata["numpy_version"]}
-    wrong = {name: text for name, text in stated.items() if text not in allowed.get(name.lower(), SpecifierSet("==0"))}
-    assert not wrong, f"{bundle.name}: versions {wrong} are not what setup.cfg allows: {wrong.keys() & allowed.keys()}"
+    assert "unet-bundles" in stated, f"{bundle.name}: required_packages_version lacks 'unet-bundles': add it"
+    for name, version in stated.items():
+        assert name.lower() in allowed, f"{bundle.name}: setup.cfg does not require {name!r}: correct one of them"
+        wanted = allowed[name.lower()]
+        assert version in wanted, f"{bundle.name}: {name} {version} in metadata.json, {wanted} in setup.cfg: write that"
 
 
-def test_readme_names_every_overlay(bundle):
+def test_readme_names_every_config(bundle):
     text = (bundle / "docs/README.md").read_text()
-    configs = sorted(path.name for path in bundle.glob("configs/*.json"))
+    configs = {path.name for path in bundle.glob("configs/*.json")} - {"metadata.json"}
     assert configs, f"{bundle.name} has no configs"
-    missing = [name for name in configs if name not in text]
+    missing = sorted(name for name in configs if name not in text)
     assert not missing, f"{bundle.name}: docs/README.md does not name {missing}: say what they are for"

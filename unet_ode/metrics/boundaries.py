@@ -182,11 +182,12 @@ def rand_info_scores(
     return rand_scores(labels, labels_truth), info_scores(labels, labels_truth)
 
 
-def rand_error(prediction: NdarrayOrTensor, truth: NdarrayOrTensor, *, thin: bool = False) -> float:
+def rand_error(prediction: NdarrayOrTensor, truth: NdarrayOrTensor, *, thin: bool = True) -> float:
     """1 - f of the Rand scores of two membrane maps over the pixels that are a cell in the truth.
 
-    By default the foreground-restricted form of the ISBI 2012 challenge, whose scripts count no pair of a pixel that is
-    predicted as membrane, so that wide membranes cost pairs. With ``thin`` it is 1 - V_rand, and their width is free.
+    By default 1 - V_rand, for which the width of the predicted membranes does not count. With ``thin=False`` it is the
+    foreground-restricted form of the ISBI 2012 challenge, whose scripts count no pair of a pixel that is predicted as
+    membrane, so that wide membranes cost pairs.
 
     Args:
         prediction: predicted membranes, 1 membrane, 0 cell.
@@ -203,7 +204,8 @@ def rand_error(prediction: NdarrayOrTensor, truth: NdarrayOrTensor, *, thin: boo
         Arganda-Carreras et al. 2015, Frontiers in Neuroanatomy 9:142.
 
     Example:
-        >>> rand_error(np.array([[0, 0, 1, 0, 0]]), np.array([[0, 0, 0, 0, 0]]))  # 1 - 2 (4) / (4 + 20)
+        >>> prediction, truth = np.array([[0, 0, 1, 0, 0]]), np.array([[0, 0, 0, 0, 0]])
+        >>> rand_error(prediction, truth, thin=False)  # 1 - 2 (4) / (4 + 20)
         0.6666666666666667
     """
     return 1 - rand_info_scores(prediction, truth, thin=thin)[0].f

@@ -18,7 +18,7 @@ __all__ = ["BoundaryMetrics"]
 _MEASURES: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
     "pixel_error": pixel_error,
     "rand_error": rand_error,
-    "thinned_rand_error": partial(rand_error, thin=True),
+    "rand_error_2012": partial(rand_error, thin=False),
     "v_rand": lambda prediction, truth: rand_info_scores(prediction, truth)[0].f,
     "v_info": lambda prediction, truth: rand_info_scores(prediction, truth)[1].f,
     "warping_error": warping_error,
@@ -29,8 +29,8 @@ class BoundaryMetrics(CumulativeIterationMetric):
     """Measures of each predicted membrane map, gathered over batches; their mean over images.
 
     Args:
-        names: one or several of "pixel_error", "rand_error" (:func:`rand_error`, of the ISBI 2012 challenge),
-            "thinned_rand_error" (1 - v_rand), "v_rand" and "v_info" (f of :func:`rand_info_scores`), "warping_error".
+        names: one or several of "pixel_error", "rand_error" (1 - v_rand), "rand_error_2012" (:func:`rand_error` with
+            ``thin=False``), "v_rand" and "v_info" (f of :func:`rand_info_scores`), "warping_error".
 
     Shape:
         - prediction and truth: (N, 1, H, W), or a list of (1, H, W); 1 membrane, 0 cell.

@@ -44,7 +44,7 @@ def check_any_cell(is_cell: np.ndarray) -> None:
 
 def _label_image(image: NdarrayOrTensor, name: str) -> np.ndarray:
     labels = convert_to_numpy(image)
-    if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(
             f"{name} labels are {labels.dtype} from {labels.min()}; expected integers >= 0: "
             "label the cells first (label_cells, grow_cells)"

@@ -169,6 +169,9 @@ class PixelClassifier(nn.Module):
                 f"windows are {tuple(windows.shape[2:])}; expected {self.window} pixels a side: crop or pad them"
             )
         conv, pool = (F.conv2d, F.max_pool2d) if windows.dim() == 4 else (F.conv3d, F.max_pool3d)
-        for layer, act, _ in self.stages:
-            windows = pool(act(conv(windows, layer.weight, layer.bias)), 2)
-        return self.classify(conv(windows, self.hidden.weight, self.hidden.bias)).flatten(1)
+        for stage in self.stages:
+            layer, act, _ = stage.children()
+            weight, bias = layer.parameters()
+            windows = pool(act(conv(windows, weight, bias)), 2)
+        weight, bias = self.hidden.parameters()
+        return self.classify(conv(windows, weight, bias)).flatten(1)

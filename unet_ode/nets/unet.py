@@ -89,7 +89,9 @@ class UNet(nn.Module):
         pad = 1 if self.same else 0
         widths = [in_channels, *channels]
         self.down = nn.ModuleList(
-            _double_conv(spatial_dims, widths[i], widths[i + 1], pad, norm, act, dropout if i >= self.depth - 1 else 0.0)
+            _double_conv(
+                spatial_dims, widths[i], widths[i + 1], pad, norm, act, dropout if i >= self.depth - 1 else 0.0
+            )
             for i in range(self.depth + 1)
         )
         self.pool = Pool[Pool.MAX, spatial_dims](2)
@@ -139,7 +141,7 @@ class UNet(nn.Module):
                 x = self.pool(x)
             x = block(x)
             skips.append(x)
-        for i, (up, merge) in enumerate(zip(self.up, self.merge)):
+        for i, (up, merge) in enumerate(zip(self.up, self.merge)):  # noqa: B905  (TorchScript's zip takes no strict)
             x = up(x)
             skip = skips[self.depth - 1 - i]
             if not self.same:

@@ -27,7 +27,9 @@ def read_challenge(source: Path) -> tuple[list[np.ndarray], list[np.ndarray | No
     images = list(tifffile.imread(source / "train-volume.tif"))
     labels: list[np.ndarray | None] = list(tifffile.imread(source / "train-labels.tif"))
     if len(images) != len(labels):
-        raise ValueError(f"{source}: {len(images)} slices in train-volume.tif, {len(labels)} in train-labels.tif; expected as many")
+        raise ValueError(
+            f"{source}: {len(images)} slices in train-volume.tif, {len(labels)} in train-labels.tif; expected as many"
+        )
     first_test = round(0.75 * len(images))
     splits = ["train"] * first_test + ["test"] * (len(images) - first_test)
     if (source / "test-volume.tif").is_file():
@@ -56,17 +58,23 @@ def main() -> int:
     elif (args.source / "split.csv").is_file():
         images, labels, splits = read_folder(args.source)
     else:
-        print(f"{args.source}: found neither train-volume.tif nor split.csv; unpack the ISBI 2012 download there", file=sys.stderr)
+        print(
+            f"{args.source}: found neither train-volume.tif nor split.csv; unpack the ISBI 2012 download there",
+            file=sys.stderr,
+        )
         return 1
     train = [i for i, split in enumerate(splits) if split == "train"]
     if not 0 < args.num_validation < len(train):
-        print(f"--num_validation is {args.num_validation}; expected 1 to {len(train) - 1} of {len(train)}", file=sys.stderr)
+        print(
+            f"--num_validation is {args.num_validation}; expected 1 to {len(train) - 1} of {len(train)}",
+            file=sys.stderr,
+        )
         return 1
     held_back = set(train[-args.num_validation :])
     sections: dict[str, list] = {"training": [], "validation": [], "test": [], "challenge": []}
     for folder in ("images", "labels"):
         (args.output / folder).mkdir(parents=True, exist_ok=True)
-    for i, (image, label, split) in enumerate(zip(images, labels, splits)):
+    for i, (image, label, split) in enumerate(zip(images, labels, splits, strict=True)):
         name = f"{i:02d}.png"
         Image.fromarray(image).save(args.output / "images" / name)
         item = {"image": f"images/{name}"}

@@ -15,8 +15,8 @@ FLOAT32 = 1e-7  # MONAI keeps scores in float32
 
 MEASURES = {
     "pixel_error": pixel_error,
-    "rand_error": rand_error,
-    "thinned_rand_error": lambda prediction, truth: 1 - rand_info_scores(prediction, truth)[0].f,
+    "rand_error": lambda prediction, truth: 1 - rand_info_scores(prediction, truth)[0].f,
+    "rand_error_2012": lambda prediction, truth: rand_error(prediction, truth, thin=False),
     "v_rand": lambda prediction, truth: rand_info_scores(prediction, truth)[0].f,
     "v_info": lambda prediction, truth: rand_info_scores(prediction, truth)[1].f,
     "warping_error": warping_error,

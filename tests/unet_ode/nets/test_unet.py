@@ -1,5 +1,7 @@
 """U-Net: the paper's sizes and parameter count, and the sizes it must refuse."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def parameters(in_channels: int, out_channels: int, channels: tuple[int, ...]) -
     """Weights and biases counted from the figure, layer by layer."""
     widths = [in_channels, *channels]
     count = sum(9 * a * b + b + 9 * b * b + b for a, b in zip(widths, channels, strict=False))
-    for small, large in zip(channels, channels[1:], strict=False):
+    for small, large in itertools.pairwise(channels):
         count += 4 * large * small + small  # transposed convolution
         count += 9 * 2 * small * small + small + 9 * small * small + small
     return count + channels[0] * out_channels + out_channels
@@ -68,11 +70,11 @@ def test_valid_sizes_are_those_that_the_arrows_allow(depth):
 
 
 def test_wrong_size_names_the_nearest_sizes_that_fit():
-    with pytest.raises(ValueError, match="512 voxels along axis 2; .* 508 and 524: crop to 508 or pad to 524"):
+    with pytest.raises(ValueError, match=r"512 voxels along axis 2; .* 508 and 524: crop to 508 or pad to 524"):
         UNet(2, 1, 2, channels=(1, 1, 1, 1, 1))(torch.zeros(1, 1, 512, 572))
-    with pytest.raises(ValueError, match="30 voxels along axis 3.*16 and 32: crop to 16 or pad to 32"):
+    with pytest.raises(ValueError, match=r"30 voxels along axis 3.*16 and 32: crop to 16 or pad to 32"):
         UNet(2, 1, 2, channels=(1, 1, 1, 1, 1), padding="same")(torch.zeros(1, 1, 32, 30))
-    with pytest.raises(ValueError, match="10 voxels.*nearest.*188"):
+    with pytest.raises(ValueError, match=r"10 voxels.*nearest.*188"):
         UNet(2, 1, 2, channels=(1, 1, 1, 1, 1))(torch.zeros(1, 1, 10, 10))
 
 

@@ -1,0 +1,152 @@
+"""Every bundle through the commands that its users type: train, be killed, resume, evaluate, infer, meet bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import load_decathlon_datalist
+from monai.transforms import LoadImage
+from monai.utils import set_determinism
+
+from bundlekit.phantoms import make_dataset
+
+SHORT = {"max_epochs": 3, "val_interval": 1, "device": "cpu", "seed": 7}
+TIMEOUT_S = 600
+
+
+def start(bundle: Path, configs: str, **overrides) -> subprocess.Popen:
+    """`python -m monai.bundle run` in the bundle's folder, as its documentation says."""
+    files = [f"configs/{name}.json" for name in configs.split()]
+    options = [text for key, value in overrides.items() for text in (f"--{key}", str(value))]
+    return subprocess.Popen(
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), *options],
+        cwd=bundle,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen, expected_status: int = 0) -> str:
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == expected_status, out[-2000:] + err[-4000:]
+    return err
+
+
+def train(bundle: Path, folder: Path, data: Path, **overrides) -> subprocess.Popen:
+    places = {"dataset_dir": data, "output_dir": folder, "ckpt_path": folder / "model.pt"}
+    return start(bundle, "train fit_demo", **SHORT, **places, **overrides)
+
+
+@pytest.fixture(scope="session")
+def finished() -> dict[Path, Path]:
+    return {}
+
+
+@pytest.fixture
+def folder(bundle, finished, tmp_path_factory) -> Path:
+    """A folder with the bundle's phantoms in data/ and a finished short training on them in train/; made once."""
+    if bundle not in finished:
+        folder = tmp_path_factory.mktemp(bundle.name)
+        make_dataset(bundle.name, folder / "data", training=4, validation=1, test=2, size=96)
+        finish(train(bundle, folder / "train", folder / "data"))
+        finished[bundle] = folder
+    return finished[bundle]
+
+
+def test_training_killed_and_resumed_equals_uninterrupted_bit_for_bit(bundle, folder, tmp_path):
+    process = train(bundle, tmp_path, folder / "data")
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (tmp_path / "state.pt").is_file():
+        assert process.poll() is None and time.monotonic() < deadline, finish(process)
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    finish(process, expected_status=-signal.SIGKILL)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["epoch"] < SHORT["max_epochs"]
+    finish(train(bundle, tmp_path, folder / "data", resume="true"))
+
+    whole, parts = (torch.load(f / "state.pt", weights_only=True) for f in (folder / "train", tmp_path))
+    assert whole["history"] == parts["history"] and whole["epoch"] == parts["epoch"] == SHORT["max_epochs"]
+    for name in ("state.pt", "model.pt"):
+        states = [torch.load(f / name, weights_only=True) for f in (folder / "train", tmp_path)]
+        a, b = (state.get("network", state) for state in states)
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+    moments = [state["objects"]["optimizer"]["state"] for state in (whole, parts)]
+    assert all(torch.equal(value, moments[1][i][key]) for i, kept in moments[0].items() for key, value in kept.items())
+
+
+def test_evaluate_and_infer_on_every_test_image(bundle, folder, tmp_path):
+    places = {"dataset_dir": folder / "data", "ckpt_path": folder / "train/model.pt", "device": "cpu"}
+    evaluation = start(bundle, "train evaluate", output_dir=tmp_path / "scores", **places)
+    inference = start(bundle, "inference", output_dir=tmp_path / "out", **places)
+    finish(evaluation), finish(inference)
+
+    items = load_decathlon_datalist(folder / "data/dataset.json", data_list_key="test")
+    scores = json.loads((tmp_path / "scores/metrics.json").read_text())
+    assert scores["num_images"] == len(scores["images"]) == len(items)
+    for name, mean in scores["metrics"].items():
+        assert mean == pytest.approx(np.mean([image[name] for image in scores["images"]]), abs=1e-6), name
+    labels = {int(value) for value in json.loads((folder / "data/dataset.json").read_text())["labels"]}
+    for item in items:
+        name, ending = Path(item["image"]).name.split(".", 1)
+        image, output = LoadImage()(item["image"]), LoadImage()(tmp_path / f"out/{name}_seg.{ending}")
+        assert output.shape == image.shape[: output.ndim] and torch.allclose(output.affine, image.affine)
+        assert {int(value) for value in output.unique()} <= labels
+
+
+def test_one_bad_image_does_not_stop_the_others(bundle, folder, tmp_path):
+    items = load_decathlon_datalist(folder / "data/dataset.json", data_list_key="test")
+    good = Path(items[0]["image"])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / good.name).write_bytes(good.read_bytes())
+    (tmp_path / "in" / f"cut_{good.name}").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    process = start(
+        bundle,
+        "inference",
+        dataset_dir=tmp_path / "in",
+        output_dir=tmp_path / "out",
+        ckpt_path=folder / "train/model.pt",
+    )
+    errors = finish(process, expected_status=1)
+    name, ending = good.name.split(".", 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{name}_seg.{ending}"]
+    assert f"cut_{good.name}: " in errors.strip().splitlines()[-1] and "expected" in errors.strip().splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_missing_weights_and_data_are_named_together_without_a_traceback(bundle, tmp_path):
+    process = start(
+        bundle, "inference", dataset_dir=tmp_path / "none", output_dir=tmp_path, ckpt_path=tmp_path / "none.pt"
+    )
+    errors = finish(process, expected_status=1)
+    assert f"{tmp_path}/none: " in errors and f"{tmp_path}/none.pt: " in errors and "Traceback" not in errors
+
+
+def test_loss_falls_on_one_fixed_batch(bundle, folder, monkeypatch):
+    """Thirty steps on the same batch at least halve its loss."""
+    monkeypatch.chdir(bundle)
+    set_determinism(0)
+    parser = ConfigParser(ConfigParser.load_config_files(["configs/train.json", "configs/fit_demo.json"]))
+    parser.update({"dataset_dir": str(folder / "data"), "device": "cpu", "amp": False})
+    network, loss, optimizer = (parser.get_parsed_content(name) for name in ("network", "loss", "optimizer"))
+    batch = next(iter(parser.get_parsed_content("train::dataloader")))
+    network.train()
+    losses = []
+    for _ in range(30):
+        value = loss(network(batch["image"]), batch["label"])
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < 0.5 * losses[0], losses

@@ -1,0 +1,15 @@
+"""Weight maps for training and window transforms, as MONAI transforms on arrays and dictionaries."""
+
+from .weight_maps import BalancedSampling, BalancedSamplingd, BorderWeightMap, BorderWeightMapd
+from .windows import Foveate, Foveated, NonUniformSample, NonUniformSampled
+
+__all__ = [
+    "BalancedSampling",
+    "BalancedSamplingd",
+    "BorderWeightMap",
+    "BorderWeightMapd",
+    "Foveate",
+    "Foveated",
+    "NonUniformSample",
+    "NonUniformSampled",
+]
