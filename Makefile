@@ -18,10 +18,10 @@ demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=membr
 	$(VENV)/python tools/demo.py $(BUNDLE)
 
 test: $(READY)  ## run the tests (offline, no GPU)
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 -m "not slow and not gpu and not consumer"
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not consumer"
 
 test-all: $(READY)  ## run every test
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)  ## check style and types
 	$(VENV)/ruff check . && $(VENV)/ruff format --check .

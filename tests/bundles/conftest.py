@@ -94,4 +94,9 @@ ARGUMENTS = {
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in ARGUMENTS.keys() & set(metafunc.fixturenames):
-        metafunc.parametrize(name, list(ARGUMENTS[name].values()), ids=list(ARGUMENTS[name]))
+        # with several workers, the tests that take a bundle's folder share the training that one of them made
+        params = [
+            pytest.param(value, marks=pytest.mark.xdist_group(value.name) if name == "bundle" else (), id=test_id)
+            for test_id, value in ARGUMENTS[name].items()
+        ]
+        metafunc.parametrize(name, params)

@@ -1,5 +1,6 @@
-"""Weight maps for training and window transforms, as MONAI transforms on arrays and dictionaries."""
+"""Weight maps, windows and alignment, as MONAI transforms on arrays and dictionaries."""
 
+from .alignment import SubpixelShift, SubpixelShiftd
 from .weight_maps import BalancedSampling, BalancedSamplingd, BorderWeightMap, BorderWeightMapd
 from .windows import Foveate, Foveated, NonUniformSample, NonUniformSampled
 
@@ -12,4 +13,6 @@ __all__ = [
     "Foveated",
     "NonUniformSample",
     "NonUniformSampled",
+    "SubpixelShift",
+    "SubpixelShiftd",
 ]

@@ -43,8 +43,38 @@ def read_folder(source: Path) -> tuple[list[np.ndarray], list[np.ndarray | None]
     """A folder of PNG slices with a split.csv."""
     with open(source / "split.csv", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
-    read = lambda kind, row: np.asarray(Image.open(source / kind / f"{row['id']}.png"))  # noqa: E731
-    return [read("images", r) for r in rows], [read("labels", r) for r in rows], [r["split"] for r in rows]
+    images, labels = (
+        [np.asarray(Image.open(source / kind / f"{row['id']}.png")) for row in rows] for kind in ("images", "labels")
+    )
+    return images, labels, [row["split"] for row in rows]
+
+
+def read(source: Path) -> tuple[list[np.ndarray], list[np.ndarray | None], list[str]]:
+    """Whichever of the two is there."""
+    if (source / "train-volume.tif").is_file():
+        return read_challenge(source)
+    if (source / "split.csv").is_file():
+        return read_folder(source)
+    raise ValueError(f"{source}: found neither train-volume.tif nor split.csv; unpack the ISBI 2012 download there")
+
+
+def write(output: Path, images: list, labels: list, splits: list[str], held_back: set[int]) -> dict[str, list]:
+    """Images, labels and dataset.json; the sections of the latter come back."""
+    sections: dict[str, list] = {"training": [], "validation": [], "test": [], "challenge": []}
+    for folder in ("images", "labels"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    for i, (image, label, split) in enumerate(zip(images, labels, splits, strict=True)):
+        name = f"{i:02d}.png"
+        Image.fromarray(image).save(output / "images" / name)
+        item = {"image": f"images/{name}"}
+        if label is not None:
+            Image.fromarray((label == 0).astype(np.uint8)).save(output / "labels" / name)
+            item["label"] = f"labels/{name}"
+        sections["validation" if i in held_back else {"train": "training"}.get(split, split)].append(item)
+    dataset = {"name": "ISBI 2012 EM", "labels": {"0": "cell", "1": "membrane"}, "modality": {"0": "EM"}}
+    dataset |= {name: items for name, items in sections.items() if items}
+    (output / "dataset.json").write_text(json.dumps(dataset, indent=1))
+    return sections
 
 
 def main() -> int:
@@ -53,39 +83,15 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--num_validation", type=int, default=3, help="training slices held back, the last ones")
     args = parser.parse_args()
-    if (args.source / "train-volume.tif").is_file():
-        images, labels, splits = read_challenge(args.source)
-    elif (args.source / "split.csv").is_file():
-        images, labels, splits = read_folder(args.source)
-    else:
-        print(
-            f"{args.source}: found neither train-volume.tif nor split.csv; unpack the ISBI 2012 download there",
-            file=sys.stderr,
-        )
+    try:
+        images, labels, splits = read(args.source)
+        train = [i for i, split in enumerate(splits) if split == "train"]
+        if not 0 < args.num_validation < len(train):
+            raise ValueError(f"--num_validation is {args.num_validation}; expected 1 to {len(train) - 1}")
+        sections = write(args.output, images, labels, splits, set(train[-args.num_validation :]))
+    except (ValueError, OSError, KeyError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    train = [i for i, split in enumerate(splits) if split == "train"]
-    if not 0 < args.num_validation < len(train):
-        print(
-            f"--num_validation is {args.num_validation}; expected 1 to {len(train) - 1} of {len(train)}",
-            file=sys.stderr,
-        )
-        return 1
-    held_back = set(train[-args.num_validation :])
-    sections: dict[str, list] = {"training": [], "validation": [], "test": [], "challenge": []}
-    for folder in ("images", "labels"):
-        (args.output / folder).mkdir(parents=True, exist_ok=True)
-    for i, (image, label, split) in enumerate(zip(images, labels, splits, strict=True)):
-        name = f"{i:02d}.png"
-        Image.fromarray(image).save(args.output / "images" / name)
-        item = {"image": f"images/{name}"}
-        if label is not None:
-            Image.fromarray((label == 0).astype(np.uint8)).save(args.output / "labels" / name)
-            item["label"] = f"labels/{name}"
-        section = split if split in sections else "training"
-        sections["validation" if i in held_back else section].append(item)
-    dataset = {"name": "ISBI 2012 EM", "labels": {"0": "cell", "1": "membrane"}, "modality": {"0": "EM"}}
-    dataset |= {name: items for name, items in sections.items() if items}
-    (args.output / "dataset.json").write_text(json.dumps(dataset, indent=1))
     print(f"{args.output}: " + ", ".join(f"{len(items)} {name}" for name, items in sections.items()))
     return 0
 
