@@ -83,6 +83,7 @@ class RunChecks:
         ckpt_path: str | os.PathLike | None = None,
         network: nn.Module | None = None,
         output_dir: str | os.PathLike | None = None,
+        save_path: str | os.PathLike | None = None,
     ) -> None:
         """Name the files left out; end the process, with all reasons at once, where the run cannot work.
 
@@ -91,6 +92,7 @@ class RunChecks:
             ckpt_path: weights that must be there; None where the run needs none.
             network: the network that the weights must fit.
             output_dir: folder that must be writable; it is created.
+            save_path: weights that the run will write; their folder must be writable and is created.
 
         Raises:
             SystemExit: with code 1, after the reasons were printed on stderr.
@@ -100,16 +102,16 @@ class RunChecks:
             lists = [f"data list {i} of {len(data)}" for i, items in enumerate(data, 1) if len(items) == 0]
             remedy = "correct --dataset_dir or the list that was passed"
             errors += [str(InputError(name, "is empty", "at least one entry", remedy)) for name in lists]
-        try:
-            if output_dir is not None:
-                require_writable_folder(str(output_dir), "pass another one with --output_dir")
-        except InputError as error:
-            errors.append(str(error))
-        try:
-            if ckpt_path is not None:
-                check_weights(str(ckpt_path), network)
-        except InputError as error:
-            errors.append(str(error))
+        for needed, check in (
+            (output_dir, lambda: require_writable_folder(str(output_dir), "pass another one with --output_dir")),
+            (save_path, lambda: require_writable_folder(Path(str(save_path)).parent, "pass another --ckpt_path")),
+            (ckpt_path, lambda: check_weights(str(ckpt_path), network)),
+        ):
+            try:
+                if needed is not None:
+                    check()
+            except InputError as error:
+                errors.append(str(error))
         _print_all("left out", self._left_out)
         _print_all("error", errors)
         if errors:

@@ -8,6 +8,7 @@ Writes runs/demo/<bundle>/: data/ (phantoms), model.pt, metrics.json, history.pn
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -30,6 +31,12 @@ def call(folder: Path, *command: str) -> None:
         raise SystemExit(f"the command above failed with exit code {status}")
 
 
+def shared_overrides(bundle: Path) -> list[str]:
+    """What fit_demo.json changes of the images themselves has to be said to inference.json as well."""
+    demo, inference = (json.loads((bundle / f"configs/{name}.json").read_text()) for name in ("fit_demo", "inference"))
+    return [text for key in demo if key[0] != "_" and key in inference for text in (f"--{key}", str(demo[key]))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
@@ -46,11 +53,13 @@ def main() -> None:
     call(ROOT, "-m", "bundlekit.phantoms", args.bundle, os.path.relpath(runs / "data", ROOT))
     for configs, output in (("train fit_demo", "."), ("train evaluate fit_demo", "."), ("inference", "predictions")):
         files = [f"configs/{name}.json" for name in configs.split()]
-        call(bundle, *run, "--config_file", str(files), *places, "--output_dir", str(relative / output))
+        options = shared_overrides(bundle) if configs == "inference" else []
+        call(bundle, *run, "--config_file", str(files), *places, "--output_dir", str(relative / output), *options)
 
     pictures = overlays.save_overlays(runs / "data", "test", runs / "predictions", runs / "overlays")
     summary.plot_history(runs / "history.json", runs / "history.png")
-    print("\n" + summary.format_table(runs / "metrics.json"))
+    print()
+    summary.print_table(runs / "metrics.json")
     print(f"\n{time.monotonic() - began:.0f} s. Pictures (image | truth | prediction):")
     for picture in [*pictures, runs / "history.png"]:
         print(f"  {os.path.relpath(picture, ROOT)}")

@@ -120,6 +120,15 @@ def test_lists_from_elsewhere(tmp_path, capsys):
     ]
 
 
+def test_the_folder_of_new_weights_is_tried_before_the_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    checks = RunChecks(**RULES)
+    [error] = stop(lambda: checks.start([["item"]], save_path=tmp_path / "file/model.pt"), capsys)
+    assert error.startswith(f"error: {tmp_path}/file: ") and error.endswith("pass another --ckpt_path")
+    checks.start([["item"]], save_path=tmp_path / "new/model.pt")
+    assert (tmp_path / "new").is_dir()
+
+
 def test_inputs_of_inference(tmp_path, capsys):
     checks = RunChecks(**RULES)
     for name in ("b.png", "a.bmp"):
