@@ -133,12 +133,16 @@ def test_missing_weights_and_data_are_named_together_without_a_traceback(bundle,
     assert f"{tmp_path}/none: " in errors and f"{tmp_path}/none.pt: " in errors and "Traceback" not in errors
 
 
-def test_loss_falls_on_one_fixed_batch(bundle, folder, monkeypatch):
-    """Thirty steps on the same batch at least halve its loss."""
-    monkeypatch.chdir(bundle)
+def parse(bundle: Path, overlay: Path, data: Path) -> ConfigParser:
     set_determinism(0)
-    parser = ConfigParser(ConfigParser.load_config_files(["configs/train.json", "configs/fit_demo.json"]))
-    parser.update({"dataset_dir": str(folder / "data"), "device": "cpu", "amp": False})
+    parser = ConfigParser(ConfigParser.load_config_files([bundle / "configs/train.json", overlay]))
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(data), "device": "cpu", "amp": False})
+    return parser
+
+
+def test_loss_falls_on_one_fixed_batch(bundle, folder):
+    """Thirty steps on the same batch at least halve its loss."""
+    parser = parse(bundle, bundle / "configs/fit_demo.json", folder / "data")
     network, loss, optimizer = (parser.get_parsed_content(name) for name in ("network", "loss", "optimizer"))
     batch = next(iter(parser.get_parsed_content("train::dataloader")))
     network.train()
@@ -150,3 +154,19 @@ def test_loss_falls_on_one_fixed_batch(bundle, folder, monkeypatch):
         optimizer.step()
         losses.append(value.item())
     assert losses[-1] < 0.5 * losses[0], losses
+
+
+@pytest.mark.slow
+def test_one_epoch_and_validation_under_every_overlay(overlay, tmp_path):
+    if overlay.base != "train" or overlay.overlay.stem in ("evaluate", "multi_gpu_train"):
+        pytest.skip("not a training of its own: other tests run it")
+    make_dataset(overlay.bundle.name, tmp_path / "data", training=1, validation=1, test=0, size=96)
+    parser = parse(overlay.bundle, overlay.overlay, tmp_path / "data")
+    places = {"output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
+    parser.update({"max_epochs": 1, "val_interval": 1, **places})
+    before = {key: value.clone() for key, value in parser.get_parsed_content("network_def").state_dict().items()}
+    parser.get_parsed_content("train::trainer").run()
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert np.isfinite(history["loss"][0][1]) and all(len(values) == 1 for values in history["metrics"].values())
+    trained = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(not torch.equal(value, trained[key]) for key, value in before.items() if value.is_floating_point())
