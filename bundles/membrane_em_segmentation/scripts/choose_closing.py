@@ -1,4 +1,4 @@
-"""Choose threshold, sigma and depth of the closing of cells on validation slices.
+"""Choose the parameters of the closing of cells on validation slices.
 
     python scripts/choose_closing.py --dataset_dir DATA --ckpt_path RUN/model.pt --tta true
 
@@ -23,9 +23,12 @@ from unet_ode.metrics import pixel_error, rand_error
 from unet_ode.postprocessing import CloseCells
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/inference.json"
-THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
-SIGMAS = (0.0, 1.0, 2.0, 3.0)
-DEPTHS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+GRID = {
+    "threshold": (0.45, 0.5, 0.55),
+    "sigma_px": (1.0, 1.5, 2.0, 3.0),
+    "depth": (0.005, 0.01, 0.02, 0.05),
+    "merge_below": (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8),
+}
 
 
 @torch.no_grad()
@@ -58,15 +61,14 @@ def main() -> None:
     truths = [np.asarray(LoadImage()(item["label"])).astype(np.uint8) for item in items]
     maps = probabilities(args, items)
     rows = []
-    grid = list(product(THRESHOLDS, SIGMAS, DEPTHS))
-    for threshold, sigma, depth in tqdm(grid, desc="closing"):
-        close = CloseCells(threshold, sigma, depth)
+    for values in tqdm(list(product(*GRID.values())), desc="closing"):
+        close = CloseCells(**dict(zip(GRID, values, strict=True)))
         pairs = [(close(p)[0], truth) for p, truth in zip(maps, truths, strict=True)]
-        errors = [np.mean([measure(*pair) for pair in pairs]) for measure in (pixel_error, rand_error)]
-        rows.append((float(np.mean(errors)), *errors, threshold, sigma, depth))
-    print("  mean  pixel   Rand  threshold  sigma_px  depth")
-    for mean, pixel, rand, threshold, sigma, depth in sorted(rows)[: args.best]:
-        print(f"{mean:.4f} {pixel:.4f} {rand:.4f}  {threshold:9.2f}  {sigma:8.1f}  {depth:5.2f}")
+        pixel, rand = (float(np.mean([measure(*pair) for pair in pairs])) for measure in (pixel_error, rand_error))
+        rows.append(((pixel + rand) / 2, pixel, rand, *values))
+    print("".join(f"{name:>13}" for name in ("mean", "pixel error", "Rand error", *GRID)))
+    for row in sorted(rows)[: args.best]:
+        print("".join(f"{value:13.4f}" for value in row))
 
 
 if __name__ == "__main__":
