@@ -50,9 +50,9 @@ class CloseCells(Transform):
 
     Example:
         >>> wall = torch.zeros(1, 9, 9)
-        >>> wall[0, :, 4] = 1.0
-        >>> wall[0, 4, 4] = 0.1  # a gap
-        >>> CloseCells(threshold=0.5, sigma_px=0.0, depth=0.01, merge_below=0.5)(wall)[0, :, 3:5].amax(1)
+        >>> wall[0, :, 3:6] = 1.0
+        >>> wall[0, 4, 3:6] = 0.1  # a gap
+        >>> CloseCells(threshold=0.5, sigma_px=0.0, depth=0.01, merge_below=0.5)(wall)[0, :, 3:6].amax(1)
         tensor([1, 1, 1, 1, 1, 1, 1, 1, 1], dtype=torch.uint8)
     """
 

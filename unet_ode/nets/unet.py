@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from monai.networks.blocks import ADN
-from monai.networks.layers.factories import Conv, Pool
+from monai.networks.layers.factories import Conv, Pool, split_args
 from torch import nn
 
 __all__ = ["UNet"]
@@ -45,7 +45,8 @@ class UNet(nn.Module):
         dropout: probability of dropping a whole feature map at the end of the contracting path.
 
     Shape:
-        - input: (N, in_channels, *spatial). Let d be ``len(channels) - 1``. "same": every size a multiple of 2^d.
+        - input: (N, in_channels, *spatial). Let d be ``len(channels) - 1``. "same": every size a multiple of 2^d,
+          at least 2^(d + 1) with instance norm.
           "valid": every size as :meth:`valid_size` gives it (572 for instance).
         - output: (N, out_channels, *spatial), smaller by ``margin`` voxels on each side ("valid": 572 -> 388, so 92).
 
@@ -86,6 +87,9 @@ class UNet(nn.Module):
         self.step = 2**self.depth
         self.margin = 0 if self.same else 6 * self.step - 4
         self.rest = 0 if self.same else 4
+        # statistics over one element are none: the deepest maps of an instance norm need two a side
+        one_deep_pixel = self.same and norm is not None and str(split_args(norm)[0]).lower() == "instance"
+        self.min_output = self.step + 1 if one_deep_pixel else 1
         pad = 1 if self.same else 0
         widths = [in_channels, *channels]
         self.down = nn.ModuleList(
@@ -118,7 +122,7 @@ class UNet(nn.Module):
             >>> UNet(2, 1, 2).valid_size(500), UNet(2, 1, 2, padding="same").valid_size(500)
             (508, 512)
         """
-        output = max(at_least - 2 * self.margin, 1)
+        output = max(at_least - 2 * self.margin, self.min_output)
         return 2 * self.margin + output + (self.rest - output) % self.step
 
     def _check_size(self, x: torch.Tensor) -> None:

@@ -78,6 +78,13 @@ def test_wrong_size_names_the_nearest_sizes_that_fit():
         UNet(2, 1, 2, channels=(1, 1, 1, 1, 1))(torch.zeros(1, 1, 10, 10))
 
 
+def test_instance_norm_needs_two_elements_at_the_bottom():
+    net = UNet(2, 1, 2, channels=(2, 4, 8), padding="same", norm="instance")
+    assert net.valid_size(1) == 8 and net(torch.zeros(1, 1, 8, 8)).shape == (1, 2, 8, 8)
+    with pytest.raises(ValueError, match=r"4 voxels along axis 2; the nearest sizes that fit are 8 and 8"):
+        net(torch.zeros(1, 1, 4, 8))
+
+
 def test_forward_is_the_paper_s_computation():
     """The same weights through plain functional calls: convolution-ReLU twice, pool, up, crop, concatenate."""
     net = UNet(2, 2, 3, channels=(4, 8, 16)).double().eval()
