@@ -4,26 +4,70 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 from tqdm import tqdm
 
-from .datalists import find_images, find_overwritten, read_section
-from .files import InputError, require_writable_folder
+from .datalists import find_images, find_overwritten, read_section, require_apart
+from .files import InputError, describe, require_file, require_writable_folder
 from .images import check_item
 from .weights import check_weights
 
 __all__ = ["RunChecks"]
 
 _LONG_LIST = 50
+_Need: TypeAlias = tuple[Any, Callable[[Any], None]]
 
 
 def _print_all(title: str, lines: Iterable[str]) -> None:
     for line in lines:
         print(f"{title}: {line}", file=sys.stderr, flush=True)
+
+
+def _empty_lists(data: Sequence[Sequence[Any]]) -> list[InputError]:
+    names = [f"data list {i} of {len(data)}" for i, items in enumerate(data, 1) if len(items) == 0]
+    remedy = "correct --dataset_dir or the list that was passed"
+    return [InputError(name, "is empty", "at least one entry", remedy) for name in names]
+
+
+def _check_output_dir(path: str, data: Sequence[Sequence[Any]]) -> None:
+    require_writable_folder(path, "pass another one with --output_dir")
+    require_apart(path, chain.from_iterable(data))
+
+
+def _check_save_path(path: str) -> None:
+    if os.path.isdir(Path(path)):
+        raise InputError(path, "is a folder", "a file for the weights", "pass a file with --ckpt_path")
+    require_writable_folder(Path(path).parent, "pass another --ckpt_path")
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.zeros(1, device=device).cpu()  # trying is the only sure test: a name may be known but its driver missing
+    except Exception as error:  # each backend has its own exceptions
+        found = f"cannot be used by torch on this machine ({describe(error)})"
+        raise InputError(f"device {device}", found, "a device that it has, such as cpu", "pass --device cpu") from error
+
+
+def _check_max_epochs(max_epochs: Any) -> None:
+    if not isinstance(max_epochs, Integral) or isinstance(max_epochs, bool) or max_epochs < 1:
+        raise InputError("max_epochs", f"is {max_epochs!r}", "a whole number from 1 up", "pass one with --max_epochs")
+
+
+def _failures(needs: Iterable[_Need]) -> Iterator[str]:
+    """The lines of all checks that fail; a value of None is not needed and not checked."""
+    for value, check in needs:
+        try:
+            if value is not None:
+                check(value)
+        except InputError as error:
+            yield str(error)
 
 
 class RunChecks:
@@ -84,6 +128,9 @@ class RunChecks:
         network: nn.Module | None = None,
         output_dir: str | os.PathLike | None = None,
         save_path: str | os.PathLike | None = None,
+        resume_path: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+        max_epochs: int | None = None,
     ) -> None:
         """Name the files left out; end the process, with all reasons at once, where the run cannot work.
 
@@ -91,27 +138,26 @@ class RunChecks:
             data: the data lists of the run, from here or from elsewhere; none may be empty.
             ckpt_path: weights that must be there; None where the run needs none.
             network: the network that the weights must fit.
-            output_dir: folder that must be writable; it is created.
-            save_path: weights that the run will write; their folder must be writable and is created.
+            output_dir: folder that must be writable and hold none of the images to segment; it is created.
+            save_path: file of weights that the run will write; its folder must be writable and is created.
+            resume_path: state file that the run continues from and that must be there; None for a fresh run.
+            device: device that torch must be able to use on this machine.
+            max_epochs: number of epochs, a whole number from 1 up.
 
         Raises:
             SystemExit: with code 1, after the reasons were printed on stderr.
         """
-        errors = list(self._errors)
-        if not errors:
-            lists = [f"data list {i} of {len(data)}" for i, items in enumerate(data, 1) if len(items) == 0]
-            remedy = "correct --dataset_dir or the list that was passed"
-            errors += [str(InputError(name, "is empty", "at least one entry", remedy)) for name in lists]
-        for needed, check in (
-            (output_dir, lambda: require_writable_folder(str(output_dir), "pass another one with --output_dir")),
-            (save_path, lambda: require_writable_folder(Path(str(save_path)).parent, "pass another --ckpt_path")),
-            (ckpt_path, lambda: check_weights(str(ckpt_path), network)),
-        ):
-            try:
-                if needed is not None:
-                    check()
-            except InputError as error:
-                errors.append(str(error))
+        errors = list(self._errors) or [str(error) for error in _empty_lists(data)]
+        resume_remedy = "start without --resume true, or pass the old --output_dir"
+        needs: list[_Need] = [  # a command line turns a path such as 77 into a number
+            (output_dir, lambda path: _check_output_dir(str(path), data)),
+            (save_path, lambda path: _check_save_path(str(path))),
+            (ckpt_path, lambda path: check_weights(str(path), network)),
+            (resume_path, lambda path: require_file(str(path), resume_remedy)),
+            (device, _check_device),
+            (max_epochs, _check_max_epochs),
+        ]
+        errors += _failures(needs)
         _print_all("left out", self._left_out)
         _print_all("error", errors)
         if errors:

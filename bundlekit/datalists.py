@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from monai.data import create_file_basename, load_decathlon_datalist
+from monai.utils import ensure_tuple
 
 from .files import InputError, require_file
 
-__all__ = ["find_images", "find_overwritten", "read_section"]
+__all__ = ["find_images", "find_overwritten", "read_section", "require_apart"]
 
 # A .img has its header in a .hdr, a .raw in a .mhd: the header stands for the pair.
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".hdr")
@@ -147,3 +149,32 @@ them, or run the two one after the other with different --output_dir
             remedy = "rename one of them, or run the two one after the other with different --output_dir"
             errors.append(InputError(path, found, "names that differ before their ending", remedy))
     return errors
+
+
+def require_apart(output_dir: str | os.PathLike, items: Iterable[Any]) -> None:
+    """Make sure that no image to segment lies in the folder of the outputs, where an output could replace it.
+
+    Entries with a label are scored, not segmented, and pass; so do entries without paths, such as tensors.
+
+    Args:
+        output_dir: the folder of the outputs; it exists.
+        items: entries of data lists, ``{"image": path or paths}`` in general.
+
+    Raises:
+        InputError: where an image lies in ``output_dir`` itself, by whatever name of that folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> require_apart(folder, [{"image": folder + "/below/a.png"}])
+        >>> require_apart(folder, [{"image": folder + "/a.png"}])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        bundlekit.files.InputError: ...: is both input and output folder (it holds ...a.png); expected another folder...
+    """
+    images = [item["image"] for item in items if isinstance(item, Mapping) and "image" in item and "label" not in item]
+    paths = [path for image in images for path in ensure_tuple(image) if isinstance(path, str | os.PathLike)]
+    first = {Path(path).parent: path for path in reversed(paths)}
+    for folder, path in first.items():
+        if os.path.isdir(folder) and os.path.samefile(folder, Path(output_dir)):
+            found = f"is both input and output folder (it holds {path})"
+            raise InputError(output_dir, found, "another folder", "pass another --output_dir")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import textwrap
 from pathlib import Path
 
-__all__ = ["InputError", "require_file", "require_writable_folder"]
+__all__ = ["InputError", "describe", "require_file", "require_writable_folder"]
 
 
 class InputError(ValueError):
@@ -25,6 +26,20 @@ class InputError(ValueError):
 
     def __init__(self, file: str | os.PathLike, found: str, expected: str, remedy: str) -> None:
         super().__init__(f"{file}: {found}; expected {expected}; {remedy}")
+
+
+def describe(error: Exception) -> str:
+    """The type of an exception and the first line of its text, in at most 100 characters.
+
+    Args:
+        error: the exception; its text alone may say nothing, as a KeyError's is only the key.
+
+    Example:
+        >>> describe(KeyError(101)), describe(ValueError()), describe(ValueError("No.\\nSee below"))
+        ('KeyError: 101', 'ValueError', 'ValueError: No.')
+    """
+    lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
+    return textwrap.shorten(": ".join(lines), 100)
 
 
 def require_file(path: str | os.PathLike, remedy: str) -> None:

@@ -42,6 +42,9 @@ def _read(path: str, spatial_dims: int) -> tuple[np.ndarray, str]:
         found = f"has {array.ndim - 1} spatial dimensions ({_size(array.shape[1:])})"
         remedy = "save each slice as a file of its own" if spatial_dims == 2 else "join the slices to one volume"
         raise InputError(path, found, f"{spatial_dims} dimensions", remedy)
+    if min(array.shape[1:]) < 2:  # MONAI's writers drop axes of length 1, so that no output could be saved
+        remedy = "crop a larger region, or take it out"
+        raise InputError(path, f"is {_size(array.shape[1:])}", "at least 2 pixels a side", remedy)
     bad = ~np.isfinite(array)
     if bad.any():
         found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
@@ -58,7 +61,8 @@ def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Se
         channels: how many channels it may have; several numbers where the pipeline copes with each of them.
 
     Raises:
-        InputError: where the file is missing, unreadable, not finite, or of other dimensions or channels.
+        InputError: where the file is missing, unreadable, not finite, less than 2 pixels wide along any axis, or
+            of other dimensions or channels.
 
     Example:
         >>> import tempfile
@@ -96,7 +100,8 @@ def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None
         label_values: the class numbers that may occur; None allows every whole number from 0 up (ids of objects).
 
     Raises:
-        InputError: where the file is missing, unreadable, of other dimensions, or holds any other value.
+        InputError: where the file is missing, unreadable, less than 2 pixels wide along any axis, of other dimensions,
+            or holds any other value.
 
     Example:
         >>> import tempfile

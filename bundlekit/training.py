@@ -99,7 +99,7 @@ class TrainingState:
     Attach it after all handlers that change what it saves (learning rate, validation): it goes last in the list.
     ``state_path`` holds everything that a resumed run needs; ``ckpt_path`` is a flat state_dict of the network for
     inference; ``history.json`` beside the state has loss, learning rate and validation metrics per epoch. Each file is
-    replaced as a whole, so a kill at any time leaves the previous one.
+    replaced as a whole, so a kill at any time leaves the previous one. The last epoch is validated whatever the interval.
 
     Args:
         state_path: file of the training's state.
@@ -108,9 +108,10 @@ class TrainingState:
         objects: what else has a state to keep, e.g. ``{"optimizer": ..., "lr_scheduler": ...}``.
         evaluator: the validation engine; its ``state.key_metric_name`` says what is best (larger is better).
         resume: continue from ``state_path``.
+        settings: what a resumed run must have in common with the stopped one, by name, e.g. ``{"max_epochs": 300}``.
 
     Raises:
-        SystemExit: when ``resume`` is set and ``state_path`` is missing or does not fit.
+        SystemExit: when ``resume`` is set and ``state_path`` is missing, does not fit or had other settings.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class TrainingState:
         objects: Mapping[str, Any],
         evaluator: SupervisedEvaluator | None = None,
         resume: bool = False,
+        settings: Mapping[str, int] | None = None,
     ) -> None:
         self.state_path = Path(state_path)
         self.ckpt_path = Path(ckpt_path)
@@ -128,6 +130,7 @@ class TrainingState:
         self.objects = dict(objects)
         self.evaluator = evaluator
         self.resume = resume
+        self.settings = dict(settings or {})
         self.best: float | None = None
         self.history: dict[str, Any] = {"loss": [], "lr": [], "metrics": {}}
         self._losses: list[float] = []
@@ -143,14 +146,21 @@ class TrainingState:
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._validation_done)
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, engine: SupervisedTrainer) -> None:
         scaler = getattr(engine, "scaler", None)
         if scaler is not None:
             self.objects["scaler"] = scaler
-        if not self.resume:
-            return
+        for leftover in self.state_path.parent.glob(f".{self.state_path.name}.*"):
+            leftover.unlink()  # a write that a kill interrupted
+        if self.resume:
+            self._restore(engine)
+
+    def _restore(self, engine: SupervisedTrainer) -> None:
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            other = {name: was for name, was in state["settings"].items() if self.settings.get(name) != was}
+            if other:
+                raise ValueError(f"it had {other}, this run has { {name: self.settings.get(name) for name in other} }")
             self.network.load_state_dict(state["network"])
             for name, value in self.objects.items():
                 value.load_state_dict(state["objects"][name])
@@ -194,6 +204,8 @@ class TrainingState:
         return True
 
     def _save(self, engine: SupervisedTrainer) -> None:
+        if self.evaluator is not None and not self._scores and engine.state.epoch == engine.state.max_epochs:
+            self.evaluator.run(engine.state.epoch)
         self._keep_history(engine.state.epoch, engine.state.max_epochs)
         is_best = self._is_best()
         self._scores = {}
@@ -205,6 +217,7 @@ class TrainingState:
         state = {
             "network": weights,
             "objects": {name: value.state_dict() for name, value in self.objects.items()},
+            "settings": self.settings,
             "best": self.best,
             "history": self.history,
             "epoch": engine.state.epoch,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from .files import InputError, require_file
+from .files import InputError, describe, require_file
 
 __all__ = ["check_weights"]
 
@@ -22,9 +21,8 @@ def _load(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
-        reason = textwrap.shorten((str(error).strip() or type(error).__name__).splitlines()[0], 100)
         remedy = "copy it again, or save it anew with torch.save(network.state_dict(), FILE)"
-        found = f"cannot be loaded with weights_only=True ({reason})"
+        found = f"cannot be loaded with weights_only=True ({describe(error)})"
         raise InputError(path, found, "weights saved by torch.save", remedy) from error
     if not isinstance(state, Mapping):
         raise InputError(path, f"is of type {type(state).__name__}", _FLAT, "save network.state_dict() alone")

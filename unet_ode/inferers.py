@@ -78,8 +78,8 @@ class OverlapTileInferer(Inferer):
     def _tiles(self, size: Sequence[int]) -> tuple[list[int], Iterator[tuple[int, ...]], int]:
         sides, starts = [], []
         for full, wanted in zip(size, ensure_tuple_rep(self.tile_size, len(size)), strict=True):
-            spare = max(wanted - full, 0) // self.divisor * self.divisor
-            sides.append(max(wanted - spare, wanted % self.divisor or self.divisor))
+            side = wanted - max(wanted - full, 0) // self.divisor * self.divisor
+            sides.append(side if side >= self.divisor else side + self.divisor)
             # the tiles may overlap by the rest, since their starts have to lie on the pooling grid
             starts.append(range(0, full, sides[-1] // self.divisor * self.divisor))
         return sides, product(*starts), int(torch.tensor([len(s) for s in starts]).prod())

@@ -129,6 +129,77 @@ def test_the_folder_of_new_weights_is_tried_before_the_training(tmp_path, capsys
     assert (tmp_path / "new").is_dir()
 
 
+@pytest.mark.parametrize("save_path", ["models", "", 5])
+def test_new_weights_in_place_of_a_folder(tmp_path, monkeypatch, capsys, save_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("models", "5"):
+        (tmp_path / name).mkdir()
+    assert stop(lambda: RunChecks(**RULES).start([["item"]], save_path=save_path), capsys) == [
+        f"error: {save_path}: is a folder; expected a file for the weights; pass a file with --ckpt_path"
+    ]
+
+
+def test_a_run_to_continue(tmp_path, capsys):
+    checks = RunChecks(**RULES)
+    for path, reason in ((tmp_path / "state.pt", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert stop(lambda path=path: checks.start([["item"]], resume_path=path), capsys) == [
+            f"error: {path}: cannot be opened ({reason}); expected a file; "
+            "start without --resume true, or pass the old --output_dir"
+        ]
+    (tmp_path / "state.pt").write_text("state")
+    checks.start([["item"]], resume_path=tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        (f"cuda:{torch.cuda.device_count()}", ""),  # one more than there are
+        ("cud", "RuntimeError: Expected one of cpu, cuda,"),
+        ("", "RuntimeError: Device string must not be empty"),
+        ("meta", "NotImplementedError: Cannot copy out of meta tensor"),
+        (1.5, "TypeError: "),
+    ],
+)
+def test_a_device_that_torch_cannot_use(capsys, device, reason):
+    [line] = stop(lambda: RunChecks(**RULES).start([["item"]], device=device), capsys)
+    assert line.startswith(f"error: device {device}: cannot be used by torch on this machine ({reason}")
+    assert line.endswith("; expected a device that it has, such as cpu; pass --device cpu")
+
+
+@pytest.mark.parametrize("max_epochs", [0, -1, 1.5, 2.0, True, "10", [1]])
+def test_a_number_of_epochs_that_is_none(capsys, max_epochs):
+    assert stop(lambda: RunChecks(**RULES).start([["item"]], max_epochs=max_epochs), capsys) == [
+        f"error: max_epochs: is {max_epochs!r}; expected a whole number from 1 up; pass one with --max_epochs"
+    ]
+
+
+def test_a_device_and_a_number_of_epochs_that_are_right(capsys):
+    for device, max_epochs in (("cpu", 1), (torch.device("cpu"), np.int64(180))):
+        RunChecks(**RULES).start([["item"]], device=device, max_epochs=max_epochs)
+    assert capsys.readouterr().err == ""
+
+
+def test_paths_that_are_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    paths = {"ckpt_path": 5, "output_dir": 77, "save_path": 6, "resume_path": 7}
+    lines = stop(lambda: RunChecks(**RULES).start([["item"]], **paths), capsys)
+    reason = "cannot be opened (No such file or directory)"
+    assert [line.split("; ")[0] for line in lines] == [f"error: 5: {reason}", f"error: 7: {reason}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["77"]
+
+
+def test_segmentations_go_to_another_folder_than_the_images(tmp_path, capsys):
+    checks = RunChecks(**RULES)
+    folder = make_dataset(tmp_path) / "images"
+    items, pairs = checks.images(folder), checks.section(tmp_path, "training")
+    assert stop(lambda: checks.start([pairs, items], output_dir=folder), capsys) == [
+        f"error: {folder}: is both input and output folder (it holds {folder}/good0.png); expected another folder; "
+        "pass another --output_dir"
+    ]
+    checks.start([pairs], output_dir=folder)
+    checks.start([items], output_dir=folder / "out")
+
+
 def test_inputs_of_inference(tmp_path, capsys):
     checks = RunChecks(**RULES)
     for name in ("b.png", "a.bmp"):

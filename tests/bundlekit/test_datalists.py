@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
+import torch
 
-from bundlekit.datalists import find_images, find_overwritten, read_section
+from bundlekit.datalists import find_images, find_overwritten, read_section, require_apart
 from bundlekit.files import InputError
 
 PREPARE = "make it with the bundle's scripts/prepare_data.py, or pass another folder with --dataset_dir"
@@ -144,3 +146,35 @@ def test_outputs_that_would_replace_each_other():
         "y/a.nii.gz: has the same output name as x/a.png",
         "x/c.png: has the same output name as x/c.nii",
     ]
+
+
+@pytest.mark.parametrize(
+    "image", ["out/a.png", "./out/../out/a.png", "link/a.png", Path("out/a.png"), ["in/t1.nii", "out/a.png"]]
+)
+@pytest.mark.parametrize("output_dir", ["out", "link", "in/../out"])
+def test_images_in_the_folder_of_the_outputs(tmp_path, monkeypatch, image, output_dir):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in", "out"):
+        os.mkdir(name)
+    os.symlink("out", "link")
+    with pytest.raises(InputError) as caught:
+        require_apart(output_dir, [{"image": "in/b.png"}, {"image": image}])
+    path = image[1] if isinstance(image, list) else image
+    assert str(caught.value) == (
+        f"{output_dir}: is both input and output folder (it holds {path}); expected another folder; "
+        "pass another --output_dir"
+    )
+
+
+def test_the_working_folder_as_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for output_dir in (".", "", tmp_path):
+        with pytest.raises(InputError, match=r"is both input and output folder \(it holds a.png\)"):
+            require_apart(output_dir, [{"image": "a.png"}, {"image": "b.png"}])
+
+
+def test_entries_that_no_output_replaces(tmp_path):
+    items = [{"image": f"{tmp_path}/{name}"} for name in ("below/a.png", "../a.png", "gone/../../a.png", "nul\0/a.png")]
+    scored = {"image": f"{tmp_path}/a.png", "label": f"{tmp_path}/b.png"}
+    tensors = [{"image": torch.zeros(2, 3)}, {"image": [torch.zeros(3)]}, {"image": None}, {"label": "a"}]
+    require_apart(tmp_path, [*items, scored, *tensors, "item", torch.zeros(2)])

@@ -71,8 +71,21 @@ def test_images_that_are_right(tmp_path, name, array, mode, channels):
     assert check_image(save(tmp_path / name, array, mode), 2, channels) == (6, 4)
 
 
-def test_an_image_of_one_pixel(tmp_path):
-    assert check_image(save(tmp_path / "a.png", noise(1, 1)), 2, 1) == (1, 1)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("a.png", (1, 1)), ("a.png", (1, 4)), ("a.png", (6, 1)), ("a.tif", (6, 1)), ("a.nii", (5, 4, 1))],
+)
+def test_a_side_of_one_pixel(tmp_path, name, shape):
+    path = save(tmp_path / name, np.zeros(shape, np.uint8))
+    size = " x ".join(map(str, shape))
+    line = f"is {size}; expected at least 2 pixels a side; crop a larger region, or take it out"
+    assert fault(check_image, path, len(shape), 1) == line
+    assert fault(check_label, path, len(shape), [0]) == line
+
+
+def test_the_smallest_image_and_label(tmp_path):
+    path = save(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    assert check_image(path, 2, 1) == check_label(path, 2, [0]) == (2, 2)
 
 
 def test_volumes_that_are_right(tmp_path):

@@ -18,7 +18,7 @@ from torch import nn
 from bundlekit.training import EpochSeed, TrainingState, autocast_on_cpu, write_atomically
 
 
-def build(folder, max_epochs, resume=False, seed=5, validation=True):
+def build(folder, max_epochs, resume=False, seed=5, validation=True, val_interval=1):
     """A small regression with everything random: initial weights, order, augmentation, dropout."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 1))
@@ -42,10 +42,11 @@ def build(folder, max_epochs, resume=False, seed=5, validation=True):
         {"optimizer": optimizer, "lr_scheduler": scheduler},
         evaluator if validation else None,
         resume,
+        {"seed": seed, "max_epochs": max_epochs},
     )
     handlers = [EpochSeed(seed, dataset), LrScheduleHandler(scheduler, print_lr=False), state]
     if validation:
-        handlers.insert(2, ValidationHandler(1, evaluator))
+        handlers.insert(2, ValidationHandler(val_interval, evaluator))
     return SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=max_epochs,
@@ -129,6 +130,26 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     trainer = build(tmp_path, 2, validation=False)
     trainer.run()
     assert_same(torch.load(tmp_path / "model.pt", weights_only=True), dict(trainer.network.state_dict()))
+
+
+def test_the_last_epoch_is_validated_whatever_the_interval(tmp_path):
+    build(tmp_path, 3, val_interval=2).run()
+    assert [epoch for epoch, _ in read(tmp_path)["history"]["metrics"]["closeness"]] == [2, 3]
+    build(tmp_path / "short", 1, val_interval=5).run()
+    assert (tmp_path / "short/model.pt").is_file()
+
+
+@pytest.mark.parametrize("changed", [{"seed": 6}, {"max_epochs": 4}])
+def test_resume_with_other_settings_is_refused(tmp_path, changed):
+    build(tmp_path, max_epochs=2).run()
+    with pytest.raises(SystemExit, match=r"it had \{.*\}, this run has \{.*\}.*without --resume"):
+        build(tmp_path, resume=True, **{"max_epochs": 2, **changed}).run()
+
+
+def test_what_a_kill_left_of_a_write_is_removed(tmp_path):
+    (tmp_path / ".state.pt.abc.pt").write_text("half")
+    build(tmp_path, 1).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.pt", "state.pt"]
 
 
 def test_history_has_the_mean_loss_of_each_epoch(tmp_path):

@@ -55,9 +55,16 @@ def test_no_weights_inside(path, damage):
     assert line.endswith("; copy it again, or save it anew with torch.save(network.state_dict(), FILE)")
 
 
+def test_the_reason_names_the_exception(path):
+    path.write_bytes(b"hello")  # to pickle "h" means: fetch object number ord("e") = 101, of which there is none
+    assert message(path).startswith("cannot be loaded with weights_only=True (KeyError: 101); expected")
+
+
 def test_a_pickled_network(path):
     torch.save(network(), path)
-    assert message(path).startswith("cannot be loaded with weights_only=True (Weights only load failed.")
+    assert message(path).startswith(
+        "cannot be loaded with weights_only=True (UnpicklingError: Weights only load failed."
+    )
 
 
 def test_a_whole_checkpoint(path):

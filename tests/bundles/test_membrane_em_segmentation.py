@@ -1,9 +1,10 @@
-"""What is particular to the EM bundle: the challenge's files become this project's layout."""
+"""What is particular to the EM bundle: the layout of the challenge's files, and the choice of the closing."""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
+from monai.bundle import ConfigParser
 from monai.data import load_decathlon_datalist
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation/scripts/prepare_data.py"
+from bundlekit.phantoms import make_dataset
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation"
+
+
+def script(name: str, *options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(BUNDLE / "scripts" / name), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def prepare(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), "--source", str(source), "--output", str(output), *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return script("prepare_data.py", "--source", source, "--output", output, *options)
 
 
 def slices(num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,6 +40,11 @@ def slices(num: int) -> tuple[np.ndarray, np.ndarray]:
     return images, interiors
 
 
+def write_volumes(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    for name, volume in (("train-volume.tif", images), ("train-labels.tif", labels)):
+        tifffile.imwrite(folder / name, volume, photometric="rgb" if volume.ndim == 4 else "minisblack")
+
+
 def check_item(output: Path, item: dict, image: np.ndarray, interior: np.ndarray) -> None:
     assert np.array_equal(np.asarray(Image.open(item["image"])), image)
     assert np.array_equal(np.asarray(Image.open(item["label"])), (interior == 0).astype(np.uint8))
@@ -39,9 +53,8 @@ def check_item(output: Path, item: dict, image: np.ndarray, interior: np.ndarray
 
 def test_challenge_volumes(tmp_path):
     images, interiors = slices(8)
-    tifffile.imwrite(tmp_path / "train-volume.tif", images)
-    tifffile.imwrite(tmp_path / "train-labels.tif", interiors)
-    tifffile.imwrite(tmp_path / "test-volume.tif", images[:3])
+    write_volumes(tmp_path, images, interiors)
+    tifffile.imwrite(tmp_path / "test-volume.tif", images[:3], photometric="minisblack")
     output = tmp_path / "out"
     result = prepare(tmp_path, output, "--num_validation", "2")
     assert result.returncode == 0, result.stderr
@@ -71,14 +84,160 @@ def test_folder_of_slices_with_a_split(tmp_path):
             check_item(output, item, images[i], interiors[i])
 
 
+def test_training_on_all_keeps_the_test_slices_apart(tmp_path):
+    images, interiors = slices(8)
+    write_volumes(tmp_path, images, interiors)
+    assert prepare(tmp_path, tmp_path / "out", "--train_on_all", "--num_validation", "2").returncode == 0
+    dataset = json.loads((tmp_path / "out/dataset.json").read_text())
+    names = {key: [Path(item["image"]).stem for item in dataset[key]] for key in ("training", "validation", "test")}
+    assert names == {"training": ["00", "01", "02", "03", "04", "05"], "validation": ["04", "05"], "test": ["06", "07"]}
+
+
 def test_wrong_sources_are_named(tmp_path):
     result = prepare(tmp_path, tmp_path / "out")
     assert result.returncode == 1 and "found neither train-volume.tif nor split.csv" in result.stderr
-    tifffile.imwrite(tmp_path / "train-volume.tif", slices(4)[0])
-    tifffile.imwrite(tmp_path / "train-labels.tif", slices(3)[1])
+    write_volumes(tmp_path, slices(4)[0], slices(3)[1])
     result = prepare(tmp_path, tmp_path / "out")
     assert result.returncode == 1 and "4 slices in train-volume.tif, 3 in train-labels.tif" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def write_folder(folder: Path, splits: str) -> None:
+    for name, arrays in zip(("images", "labels"), slices(3), strict=True):
+        (folder / name).mkdir()
+        for i, array in enumerate(arrays):
+            Image.fromarray(array).save(folder / name / f"{i:02d}.png")
+    (folder / "split.csv").write_text(splits)
+
+
+def check_refused(folder: Path, *parts: str) -> None:
+    """The last line names the file and all parts, and nothing was written."""
+    result = prepare(folder, folder / "out", "--num_validation", "1")
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and all(part in line for part in (str(folder), *parts)), line
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_whole_numbers_of_any_type_become_the_same_slices(tmp_path, dtype):
+    images, interiors = slices(4)
+    write_volumes(tmp_path, images.astype(dtype), interiors.astype(dtype))
+    result = prepare(tmp_path, tmp_path / "out", "--num_validation", "1")
+    assert result.returncode == 0, result.stderr
+    for i, item in enumerate(load_decathlon_datalist(tmp_path / "out/dataset.json", data_list_key="training")):
+        check_item(tmp_path / "out", item, images[i], interiors[i])
+
+
+@pytest.mark.parametrize(
+    "value, found", [(256, "from 0 to 256"), (-1, "from -1 to"), (0.5, "float64"), (np.nan, "nan")]
+)
+def test_values_that_8_bits_cannot_hold(tmp_path, value, found):
+    images, interiors = slices(4)
+    images = images.astype(np.float64 if isinstance(value, float) else np.int64)
+    images[2, 0, 0], images[2, 0, 1] = value, 0
+    write_volumes(tmp_path, images, interiors)
+    check_refused(tmp_path, "train-volume.tif, slice 2: ", found, "whole numbers from 0 to 255")
+
+
+@pytest.mark.parametrize(
+    "change, found",
+    [
+        (lambda label: label[:, :, :11], "slice 0: has shape (16, 11); expected (16, 12)"),
+        (lambda label: np.stack([label] * 3, -1), "slice 0: has shape (16, 12, 3); expected (rows, columns)"),
+        (lambda label: np.where(np.arange(4)[:, None, None] == 3, 0, label), "slice 3: has no cell pixel"),
+        (lambda label: np.where(np.arange(4)[:, None, None] == 1, 255, label), "slice 1: has no membrane pixel"),
+    ],
+)
+def test_labels_that_do_not_fit(tmp_path, change, found):
+    images, interiors = slices(4)
+    write_volumes(tmp_path, images, change(interiors).astype(np.uint8))
+    check_refused(tmp_path, f"train-labels.tif, {found}")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 761])
+def test_truncated_volume(tmp_path, kept):
+    write_volumes(tmp_path, *slices(4))
+    path = tmp_path / "train-labels.tif"
+    path.write_bytes(path.read_bytes()[:kept])
+    check_refused(tmp_path, "train-labels.tif: cannot be read", "download it again")
+
+
+def test_missing_and_truncated_png(tmp_path):
+    write_folder(tmp_path, "id,split\n00,train\n01,train\n02,test\n")
+    path = tmp_path / "labels/01.png"
+    path.write_bytes(path.read_bytes()[:50])
+    check_refused(tmp_path, f"{path}: cannot be read")
+    path.unlink()
+    check_refused(tmp_path, f"{path}: cannot be read (No such file or directory)")
+
+
+@pytest.mark.parametrize(
+    "splits, found",
+    [
+        ("", "has no column id and no column split (columns there: none)"),
+        ("name,split\n00,train\n", "has no column id (columns there: name, split)"),
+        ("id,fold\n00,train\n", "has no column split"),
+        ("id,split\n00,train\n01,val\n", "slice '01' has the split 'val'; expected train or test"),
+        ("id,split\n00,train\n01\n", "slice '01' has the split ''"),
+        ("id,split\n00,train\n00,test\n", "slice '00' is there twice"),
+        ("id,split\n00,train\n01,test\n", "has 1 training slice(s); expected 2 or more"),
+    ],
+)
+def test_wrong_split_files(tmp_path, splits, found):
+    write_folder(tmp_path, splits)
+    check_refused(tmp_path, found)
+
+
+def test_too_many_validation_slices(tmp_path):
+    write_volumes(tmp_path, *slices(4))
+    result = prepare(tmp_path, tmp_path / "out", "--num_validation", "3")
+    assert result.returncode == 1 and "--num_validation: is 3; expected 1 to 2" in result.stderr
+
+
+@torch.no_grad()
+def error_of_threshold(network: torch.nn.Module, parser: ConfigParser, items: list[dict], threshold: float) -> float:
+    """Share of wrong pixels of all slices where a pixel is membrane if p > threshold."""
+    wrong = []
+    for item in items:
+        image = parser.get_parsed_content("preprocessing")({"image": item["image"]})["image"].as_tensor()
+        # 32 px of mirrored context on each side, as overlap tiles see it
+        logits = network(torch.nn.functional.pad(image[None], [32] * 4, mode="reflect"))[0, :, 32:-32, 32:-32]
+        probability = torch.sigmoid(logits[1] - logits[0]).numpy()
+        truth = np.asarray(Image.open(item["label"])).astype(bool).T  # MONAI's first axis is the columns
+        wrong.append((probability > threshold) != truth)
+    return float(np.mean(wrong))
+
+
+def test_choosing_the_closing_on_a_small_grid(tmp_path):
+    make_dataset("membrane_em_segmentation", tmp_path, training=0, validation=2, test=0, size=64)
+    parser = ConfigParser(ConfigParser.load_config_file(BUNDLE / "configs/inference.json"))
+    network = parser.get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    options = ("--dataset_dir", tmp_path, "--ckpt_path", tmp_path / "model.pt", "--device", "cpu")
+    # no basin is as deep as 1, so that the closing finds one region and the threshold alone decides
+    grid = ("--threshold", 0.5, "--sigma_px", 2, "--depth", 0.001, 1, "--merge_below", 0.65)
+    result = script("choose_closing.py", *options, *grid)
+    assert result.returncode == 0, result.stderr
+    rows = [[float(word) for word in line.split()] for line in result.stdout.splitlines()[1:]]
+    assert sorted(row[3:] for row in rows) == [[0.5, 2, 0.001, 0.65], [0.5, 2, 1, 0.65]]
+    [pixel] = [row[1] for row in rows if row[5] == 1]
+    items = load_decathlon_datalist(tmp_path / "dataset.json", data_list_key="validation")
+    expected = error_of_threshold(network, parser, items, 0.5)
+    # four digits are printed; one pixel of the 2 x 64 x 64 is 0.00012
+    assert abs(pixel - expected) < 0.6e-4
+    assert all(abs(row[0] - (row[1] + row[2]) / 2) <= 1.1e-4 for row in rows) and rows[0][0] <= rows[1][0]
+
+
+def test_choosing_the_closing_names_what_is_missing(tmp_path, monkeypatch, capsys):
+    path = BUNDLE / "scripts/choose_closing.py"
+    options = ["--dataset_dir", str(tmp_path / "no"), "--ckpt_path", str(tmp_path / "no.pt")]
+    monkeypatch.setattr(sys, "argv", [str(path), *options])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(path), run_name="__main__")
+    data, weights = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 1
+    assert "no: is not a folder" in data and "no.pt: cannot be opened" in weights
 
 
 @pytest.mark.data

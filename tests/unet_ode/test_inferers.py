@@ -25,7 +25,7 @@ def net():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("shape", [(70, 131), (20, 52), (33, 200)])
+@pytest.mark.parametrize("shape", [(70, 131), (20, 52), (33, 200), (1, 4), (5, 40)])
 @pytest.mark.parametrize("tile_size", [52, (36, 84)])
 def test_tiles_equal_one_pass_of_a_valid_unet(net, shape, tile_size):
     image = torch.rand(2, 1, *shape)

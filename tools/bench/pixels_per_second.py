@@ -12,11 +12,19 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from monai.bundle import ConfigParser
 
 from unet_ode.inferers import OverlapTileInferer
 from unet_ode.nets import PixelClassifier, UNet
+
+CONFIG = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation/configs/inference.json"
+
+
+def millions(network: torch.nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.1f} M"
 
 
 def contenders(size: int, num_windows: int, device: torch.device) -> dict[str, tuple[int, Callable[[], object]]]:
@@ -26,7 +34,7 @@ def contenders(size: int, num_windows: int, device: torch.device) -> dict[str, t
     side = classifier.window
     windows = image.unfold(2, side, 1).unfold(3, side, 1).reshape(-1, 1, side, side)[:num_windows]
     paper = UNet(2, 1, 2).eval().to(device)
-    small = UNet(2, 1, 2, channels=(16, 32, 64, 128, 256), padding="same", norm="batch").eval().to(device)
+    small = ConfigParser(ConfigParser.load_config_file(CONFIG)).get_parsed_content("network_def").eval().to(device)
     paper_tiles, small_tiles = OverlapTileInferer(388, paper.margin), OverlapTileInferer(512, margin=32)
     return {
         "pixel classifier, window by window": (
@@ -34,8 +42,8 @@ def contenders(size: int, num_windows: int, device: torch.device) -> dict[str, t
             lambda: [classifier.classify_windows(w) for w in windows.split(64)],
         ),
         "pixel classifier, every pixel in one pass": (size * size, lambda: classifier(image)),
-        "U-Net of the paper (31.0 M), overlap tiles": (size * size, lambda: paper_tiles(image, paper)),
-        "U-Net of the bundle (1.9 M), overlap tiles": (size * size, lambda: small_tiles(image, small)),
+        f"U-Net of the paper ({millions(paper)}), overlap tiles": (size * size, lambda: paper_tiles(image, paper)),
+        f"U-Net of the bundle ({millions(small)}), overlap tiles": (size * size, lambda: small_tiles(image, small)),
     }
 
 

@@ -35,7 +35,7 @@ class BoundaryMetrics(CumulativeIterationMetric):
     Shape:
         - prediction and truth: (N, 1, H, W), or a list of (1, H, W); 1 membrane, 0 cell.
         - result of a call, and of ``get_buffer()`` over all calls: (N, number of names).
-        - result of ``aggregate()``: (number of names,).
+        - result of ``aggregate()``: (number of names,). A measure of cells is NaN for a truth without a cell pixel.
 
     Raises:
         ValueError: when a name is unknown, when prediction and truth do not have the shapes above, and as the measure
@@ -70,12 +70,17 @@ class BoundaryMetrics(CumulativeIterationMetric):
                 f"prediction has shape {tuple(y_pred.shape)} and truth {tuple(y.shape)}; expected (N, 1, H, W), both: "
                 "threshold or argmax the network's output to one channel"
             )
-        scores = [[_MEASURES[name](p[0], t[0]) for name in self.names] for p, t in zip(y_pred, y, strict=True)]
+        scores = [[self._measure(name, p[0], t[0]) for name in self.names] for p, t in zip(y_pred, y, strict=True)]
         return torch.tensor(scores, device=y_pred.device)
 
+    @staticmethod
+    def _measure(name: str, prediction: torch.Tensor, truth: torch.Tensor) -> float:
+        needs_cells = name not in ("pixel_error", "warping_error")
+        return float("nan") if needs_cells and bool((truth != 0).all()) else _MEASURES[name](prediction, truth)
+
     def aggregate(self) -> torch.Tensor:
-        """The mean of each measure over all images since the last reset."""
+        """The mean of each measure over all images since the last reset for which it is defined."""
         scores = self.get_buffer()
         if scores is None:
             raise ValueError("got no image; expected at least one: call the metric on a batch before aggregate()")
-        return scores.mean(dim=0)
+        return scores.nanmean(dim=0)

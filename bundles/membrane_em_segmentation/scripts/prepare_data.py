@@ -6,7 +6,8 @@ Takes either form of the ISBI 2012 challenge's data:
     python scripts/prepare_data.py --source FOLDER --output data     # images/*.png, labels/*.png, split.csv (id,split)
 
 The challenge marks cell interiors (255 or 1) and leaves membranes 0; here membranes are 1. Neighbouring slices are
-alike, so the slices are divided in blocks, never at random.
+alike, so the slices are divided in blocks, never at random: of the challenge's labelled slices the first 3/4 (rounded)
+train and the rest test; in a folder split.csv says which of the two each slice does. The last training slices validate.
 """
 
 from __future__ import annotations
@@ -15,62 +16,156 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
 from PIL import Image
 
+from bundlekit.files import InputError
 
-def read_challenge(source: Path) -> tuple[list[np.ndarray], list[np.ndarray | None], list[str]]:
-    """The challenge's TIFF volumes; its 30 test slices, where they are there, have no public labels."""
-    images = list(tifffile.imread(source / "train-volume.tif"))
-    labels: list[np.ndarray | None] = list(tifffile.imread(source / "train-labels.tif"))
-    if len(images) != len(labels):
-        raise ValueError(
-            f"{source}: {len(images)} slices in train-volume.tif, {len(labels)} in train-labels.tif; expected as many"
+
+class Slice(NamedTuple):
+    """One image, its interiors where they are known, and what it is for: train, test or challenge."""
+
+    image: np.ndarray
+    label: np.ndarray | None
+    split: str
+
+
+def load(path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """The array in a file."""
+    try:
+        return read(path)
+    except Exception as error:  # PIL, tifffile and the codecs behind them each have their own
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(path, f"cannot be read ({reason})", "an image file", "copy or download it again") from error
+
+
+def grey(array: np.ndarray, name: str) -> np.ndarray:
+    """A slice as 8-bit grey values, provided that this changes none of them."""
+    if array.ndim != 2:
+        raise InputError(name, f"has shape {array.shape}", "(rows, columns) of grey values", "save it in grey, not RGB")
+    with np.errstate(invalid="ignore"):
+        values = array.astype(np.uint8)
+    if not np.array_equal(values, array):
+        found = f"is {array.dtype} from {array.min():g} to {array.max():g}"
+        raise InputError(name, found, "whole numbers from 0 to 255", "save it with 8 bits")
+    return values
+
+
+def checked(image: np.ndarray, image_name: str, label: np.ndarray, label_name: str, split: str) -> Slice:
+    """An image and its label, provided that they belong together."""
+    image, label = grey(image, image_name), grey(label, label_name)
+    if image.shape != label.shape:
+        expected = f"{image.shape} as in {image_name}"
+        raise InputError(label_name, f"has shape {label.shape}", expected, "pair each image with its own label")
+    if label.all() or not label.any():
+        found = f"has {'no membrane' if label.all() else 'no cell'} pixel"
+        raise InputError(
+            label_name, found, "membranes 0 and cells 255 or 1", "correct the label or leave the slice out"
         )
-    first_test = round(0.75 * len(images))
-    splits = ["train"] * first_test + ["test"] * (len(images) - first_test)
+    return Slice(image, label, split)
+
+
+def read_volume(path: Path) -> dict[str, np.ndarray]:
+    """Name -> slice of a TIFF volume."""
+    volume = load(path, tifffile.imread)
+    if volume.ndim < 3:
+        raise InputError(path, f"has shape {volume.shape}", "(slices, rows, columns)", "download the volume again")
+    return {f"{path}, slice {i}": array for i, array in enumerate(volume)}
+
+
+def read_challenge(source: Path) -> list[Slice]:
+    """The challenge's TIFF volumes; its 30 test slices, where they are there, have no public labels."""
+    images, labels = (read_volume(source / f"train-{kind}.tif") for kind in ("volume", "labels"))
+    if len(images) != len(labels):
+        found = f"{len(images)} slices in train-volume.tif, {len(labels)} in train-labels.tif"
+        raise InputError(source, found, "as many", "download the volumes again")
+    splits = ["train" if i < round(0.75 * len(images)) else "test" for i in range(len(images))]
+    slices = [
+        checked(image, image_name, label, label_name, split)
+        for (image_name, image), (label_name, label), split in zip(images.items(), labels.items(), splits, strict=True)
+    ]
     if (source / "test-volume.tif").is_file():
-        unlabelled = list(tifffile.imread(source / "test-volume.tif"))
-        images, labels = images + unlabelled, labels + [None] * len(unlabelled)
-        splits += ["challenge"] * len(unlabelled)
-    return images, labels, splits
+        unlabelled = read_volume(source / "test-volume.tif").items()
+        slices += [Slice(grey(image, name), None, "challenge") for name, image in unlabelled]
+    return slices
 
 
-def read_folder(source: Path) -> tuple[list[np.ndarray], list[np.ndarray | None], list[str]]:
+def read_splits(path: Path) -> dict[str, str]:
+    """id -> split, sorted."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(path, f"cannot be read ({error})", "a text file", "save it as CSV in UTF-8") from error
+    remedy = "begin it with the line id,split and give each slice a line, such as 00,train"
+    missing = [name for name in ("id", "split") if name not in columns]
+    if missing:
+        found = f"has no column {' and no column '.join(missing)} (columns there: {', '.join(columns) or 'none'})"
+        raise InputError(path, found, "the columns id and split", remedy)
+    splits: dict[str, str] = {}
+    for row in rows:
+        if row["split"] not in ("train", "test"):
+            raise InputError(path, f"slice {row['id']!r} has the split {row['split']!r}", "train or test", remedy)
+        if row["id"] in splits:
+            raise InputError(path, f"slice {row['id']!r} is there twice", "each slice once", "remove one of the lines")
+        splits[row["id"]] = row["split"]
+    return dict(sorted(splits.items()))
+
+
+def read_folder(source: Path) -> list[Slice]:
     """A folder of PNG slices with a split.csv."""
-    with open(source / "split.csv", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
-    images, labels = (
-        [np.asarray(Image.open(source / kind / f"{row['id']}.png")) for row in rows] for kind in ("images", "labels")
-    )
-    return images, labels, [row["split"] for row in rows]
+    slices = []
+    for name, split in read_splits(source / "split.csv").items():
+        paths = [source / kind / f"{name}.png" for kind in ("images", "labels")]
+        image, label = (load(path, lambda file: np.asarray(Image.open(file))) for path in paths)
+        slices.append(checked(image, str(paths[0]), label, str(paths[1]), split))
+    return slices
 
 
-def read(source: Path) -> tuple[list[np.ndarray], list[np.ndarray | None], list[str]]:
+def read(source: Path) -> list[Slice]:
     """Whichever of the two is there."""
     if (source / "train-volume.tif").is_file():
         return read_challenge(source)
     if (source / "split.csv").is_file():
         return read_folder(source)
-    raise ValueError(f"{source}: found neither train-volume.tif nor split.csv; unpack the ISBI 2012 download there")
+    found = "found neither train-volume.tif nor split.csv"
+    raise InputError(source, found, "one of them", "unpack the ISBI 2012 download there")
 
 
-def write(output: Path, images: list, labels: list, splits: list[str], held_back: set[int]) -> dict[str, list]:
+def last_training(slices: list[Slice], num_validation: int, source: Path) -> set[int]:
+    """The numbers of the slices to hold back."""
+    train = [i for i, item in enumerate(slices) if item.split == "train"]
+    if len(train) < 2:
+        remedy = "add slices, since one has to validate"
+        raise InputError(source, f"has {len(train)} training slice(s)", "2 or more", remedy)
+    if not 0 < num_validation < len(train):
+        expected = f"1 to {len(train) - 1}, as {source} has {len(train)} training slices"
+        raise InputError("--num_validation", f"is {num_validation}", expected, "pass another number")
+    return set(train[-num_validation:])
+
+
+def write(output: Path, slices: list[Slice], held_back: set[int], train_on_all: bool) -> dict[str, list]:
     """Images, labels and dataset.json; the sections of the latter come back."""
     sections: dict[str, list] = {"training": [], "validation": [], "test": [], "challenge": []}
     for folder in ("images", "labels"):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    for i, (image, label, split) in enumerate(zip(images, labels, splits, strict=True)):
+    for i, (image, label, split) in enumerate(slices):
         name = f"{i:02d}.png"
         Image.fromarray(image).save(output / "images" / name)
         item = {"image": f"images/{name}"}
         if label is not None:
             Image.fromarray((label == 0).astype(np.uint8)).save(output / "labels" / name)
             item["label"] = f"labels/{name}"
-        sections["validation" if i in held_back else {"train": "training"}.get(split, split)].append(item)
+        if i in held_back:
+            sections["validation"].append(item)
+        if i not in held_back or train_on_all:
+            sections[{"train": "training"}.get(split, split)].append(item)
     dataset = {"name": "ISBI 2012 EM", "labels": {"0": "cell", "1": "membrane"}, "modality": {"0": "EM"}}
     dataset |= {name: items for name, items in sections.items() if items}
     (output / "dataset.json").write_text(json.dumps(dataset, indent=1))
@@ -82,14 +177,15 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--num_validation", type=int, default=3, help="training slices held back, the last ones")
+    parser.add_argument(
+        "--train_on_all", action="store_true", help="train on the validation slices too, once all choices are made"
+    )
     args = parser.parse_args()
     try:
-        images, labels, splits = read(args.source)
-        train = [i for i, split in enumerate(splits) if split == "train"]
-        if not 0 < args.num_validation < len(train):
-            raise ValueError(f"--num_validation is {args.num_validation}; expected 1 to {len(train) - 1}")
-        sections = write(args.output, images, labels, splits, set(train[-args.num_validation :]))
-    except (ValueError, OSError, KeyError) as error:
+        slices = read(args.source)
+        held_back = last_training(slices, args.num_validation, args.source)
+        sections = write(args.output, slices, held_back, args.train_on_all)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{args.output}: " + ", ".join(f"{len(items)} {name}" for name, items in sections.items()))

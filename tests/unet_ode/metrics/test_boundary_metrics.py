@@ -111,3 +111,12 @@ def test_unknown_names(names):
 def test_wrong_shapes(prediction_shape, truth_shape):
     with pytest.raises(ValueError, match=r"expected \(N, 1, H, W\), both"):
         BoundaryMetrics("pixel_error")(torch.zeros(prediction_shape), torch.zeros(truth_shape))
+
+
+def test_a_truth_without_a_cell_has_no_measure_of_cells_and_does_not_count():
+    metric = BoundaryMetrics(["pixel_error", "rand_error", "warping_error"])
+    truth, prediction = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    truth[0] = 1
+    first, second = metric(prediction, truth).tolist()
+    assert first[0] == 1 and np.isnan(first[1]) and second == [0, 0, 0]
+    assert metric.aggregate().tolist()[:2] == [0.5, 0]
