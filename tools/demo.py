@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def call(folder: Path, *command: str) -> None:
     """Show a command as one would type it, then run it in ``folder``; stop the demo if it fails."""
-    shown = shlex.join(["python", *command])
+    shown = " ".join(f'"{part}"' if "'" in part else shlex.quote(part) for part in ["python", *command])
     print(f"\n$ cd {folder.relative_to(ROOT)} && {shown}" if folder != ROOT else f"\n$ {shown}", flush=True)
     status = subprocess.run([sys.executable, *command], cwd=folder).returncode
     if status != 0:
@@ -53,8 +53,9 @@ def main() -> None:
     call(ROOT, "-m", "bundlekit.phantoms", args.bundle, os.path.relpath(runs / "data", ROOT))
     for configs, output in (("train fit_demo", "."), ("train evaluate fit_demo", "."), ("inference", "predictions")):
         files = [f"configs/{name}.json" for name in configs.split()]
+        config_file = str(files) if len(files) > 1 else files[0]
         options = shared_overrides(bundle) if configs == "inference" else []
-        call(bundle, *run, "--config_file", str(files), *places, "--output_dir", str(relative / output), *options)
+        call(bundle, *run, "--config_file", config_file, *places, "--output_dir", str(relative / output), *options)
 
     pictures = overlays.save_overlays(runs / "data", "test", runs / "predictions", runs / "overlays")
     summary.plot_history(runs / "history.json", runs / "history.png")
