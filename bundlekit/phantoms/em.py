@@ -31,7 +31,7 @@ def _ellipses(rng: np.random.Generator, size: int) -> np.ndarray:
     side = size + 2 * margin
     radii = np.sort(np.clip(rng.lognormal(2.6, 0.7, side * side // 420), 7, 55))[::-1]
     grain = rng.uniform(0, np.pi)  # the direction that most neurites run in
-    placed = np.empty((0, 5))
+    placed: np.ndarray = np.empty((0, 5))
     for radius in radii:
         shape = (radius, 1 + rng.gamma(2, 0.45), rng.normal(grain, 0.4))
         for centre in rng.uniform(-margin, size + margin, (20, 2)):
@@ -66,7 +66,9 @@ def _regions(rng: np.random.Generator, size: int) -> np.ndarray:
         grid += np.stack([shift_px * _noise(rng, size, sigma_px) for _ in grid])
     nearest = np.full((size, size), np.inf, np.float32)
     regions = np.zeros((size, size), int)
-    for i, (row, column, radius, elongation, angle) in enumerate(_ellipses(rng, size).astype(np.float32), 1):
+    ellipses: np.ndarray = _ellipses(rng, size).astype(np.float32)
+    for i, ellipse in enumerate(ellipses, 1):
+        row, column, radius, elongation, angle = np.split(ellipse, 5)
         y, x = grid[0] - row, grid[1] - column
         along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
         distance = np.hypot(along / np.sqrt(elongation), across * np.sqrt(elongation)) - radius
