@@ -14,6 +14,12 @@ from tqdm import tqdm
 
 __all__ = ["OverlapTileInferer", "SymmetryInferer"]
 
+# quarter turns, after the columns were mirrored or not; half a turn of those mirrored mirrors the rows
+_VIEWS = {
+    "square": tuple(product(range(4), (False, True))),
+    "flips": ((0, False), (0, True), (2, True)),
+}
+
 
 def _reflect(start: int, length: int, size: int) -> torch.Tensor:
     """Indices start .. start + length - 1 folded into 0 .. size - 1 by reflection without repeating the border."""
@@ -128,17 +134,24 @@ class OverlapTileInferer(Inferer):
 
 
 class SymmetryInferer(Inferer):
-    """Average the class probabilities over the symmetries of the square: log mean_g g^-1 softmax(net(g x)).
+    """Average the class probabilities over symmetries g of the image: log mean_g g^-1 softmax(net(g x)).
 
-    The output is the logarithm of the mean probability, so that a softmax after it gives the mean probability.
+    The output is the logarithm of the mean probability, so that a softmax after it gives the mean probability. With
+    ``sigmoid`` it is the logit of the mean of g^-1 sigmoid(net(g x)), so that a sigmoid after it does.
 
     Args:
         inferer: the inference of one image.
         enabled: False runs ``inferer`` alone and returns the network's logits.
+        symmetries: "square" for the eight of the square, "flips" for the image as it is, its rows in reverse order,
+            and its columns in reverse order.
+        sigmoid: the network's channels are independent of each other, not classes that exclude each other.
 
     Shape:
         - inputs: (N, C, H, W).
         - output: (N, K, H, W).
+
+    Raises:
+        ValueError: for other symmetries than these.
 
     Source:
         Test-time augmentation by the mirrorings and rotations that Ciresan et al. 2012 train with.
@@ -151,10 +164,16 @@ class SymmetryInferer(Inferer):
         True
     """
 
-    def __init__(self, inferer: Inferer, enabled: bool = True) -> None:
+    def __init__(
+        self, inferer: Inferer, enabled: bool = True, symmetries: str = "square", sigmoid: bool = False
+    ) -> None:
         super().__init__()
+        if symmetries not in _VIEWS:
+            raise ValueError(f"symmetries is {symmetries!r}; expected one of {', '.join(_VIEWS)}")
         self.inferer = inferer
         self.enabled = enabled
+        self.views = _VIEWS[symmetries]
+        self.sigmoid = sigmoid
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -163,10 +182,13 @@ class SymmetryInferer(Inferer):
             return self.inferer(inputs, network, *args, **kwargs)
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         total = torch.zeros(())
-        for turns, mirrored in product(range(4), (False, True)):
+        for turns, mirrored in self.views:
             turned = torch.rot90(image.flip(-1) if mirrored else image, turns, (-2, -1))
-            output = torch.softmax(self.inferer(turned, network, *args, **kwargs).float(), dim=1)
+            output = self.inferer(turned, network, *args, **kwargs).float()
+            output = torch.sigmoid(output) if self.sigmoid else torch.softmax(output, dim=1)
             output = torch.rot90(output, -turns, (-2, -1))
             total = total.to(output.device) + (output.flip(-1) if mirrored else output)
-        output = torch.log((total / 8).clamp_min(torch.finfo(total.dtype).tiny))
+        mean, limits = total / len(self.views), torch.finfo(total.dtype)
+        # a probability that was rounded to 0 or 1 must not become an infinite output
+        output = torch.logit(mean, eps=limits.eps) if self.sigmoid else torch.log(mean.clamp_min(limits.tiny))
         return MetaTensor(output, meta=inputs.meta) if isinstance(inputs, MetaTensor) else output

@@ -3,14 +3,19 @@
 from .boundaries import grow_cells, label_cells, pixel_error, pixel_f_error, rand_error, rand_info_scores
 from .boundary_metrics import BoundaryMetrics
 from .label_scores import SplitMergeScores, info_scores, rand_scores
+from .object_metrics import ObjectMetrics
+from .objects import ObjectStatistics, object_statistics
 from .warping import warp_truth, warping_error
 
 __all__ = [
     "BoundaryMetrics",
+    "ObjectMetrics",
+    "ObjectStatistics",
     "SplitMergeScores",
     "grow_cells",
     "info_scores",
     "label_cells",
+    "object_statistics",
     "pixel_error",
     "pixel_f_error",
     "rand_error",

@@ -1,6 +1,8 @@
-"""Weight maps, windows and alignment, as MONAI transforms on arrays and dictionaries."""
+"""Targets, weight maps, windows, colours and alignment, as MONAI transforms on arrays and dictionaries."""
 
 from .alignment import SubpixelShift, SubpixelShiftd
+from .colour import RandColourJitter, RandColourJitterd
+from .targets import ErodedTargets, ErodedTargetsd
 from .weight_maps import BalancedSampling, BalancedSamplingd, BorderWeightMap, BorderWeightMapd
 from .windows import Foveate, Foveated, NonUniformSample, NonUniformSampled
 
@@ -9,10 +11,14 @@ __all__ = [
     "BalancedSamplingd",
     "BorderWeightMap",
     "BorderWeightMapd",
+    "ErodedTargets",
+    "ErodedTargetsd",
     "Foveate",
     "Foveated",
     "NonUniformSample",
     "NonUniformSampled",
+    "RandColourJitter",
+    "RandColourJitterd",
     "SubpixelShift",
     "SubpixelShiftd",
 ]

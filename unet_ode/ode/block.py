@@ -1,0 +1,180 @@
+"""A layer whose output is the solution of an ordinary differential equation."""
+
+from __future__ import annotations
+
+import torch
+import torchdiffeq
+from monai.data import MetaTensor
+from torch import nn
+
+from .checkpoint import retrace, solve_with_checkpoints
+from .outcome import SolverStats
+from .solver import RungeKutta
+from .tableaus import TABLEAUS
+
+__all__ = ["ODEBlock"]
+
+_GRADIENTS = ("checkpoint", "backprop", "adjoint")
+
+
+class _Counted(nn.Module):
+    """The field for torchdiffeq: counted, and refused where it is not finite or used up."""
+
+    def __init__(self, block: ODEBlock) -> None:
+        super().__init__()
+        self.func = block.func
+        self._block = [block]  # in a list, so that its parameters are not found twice
+        self.nfe = 0
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        block = self._block[0]
+        k = self.func(t.to(y.dtype).expand(len(y)), y).to(y.dtype)
+        self.nfe += 1
+        bad = ~torch.isfinite((k + y).detach().flatten(1)).all(1)
+        if self.nfe > block.max_nfe or bool(bad.any()):
+            reason = "the evaluations are used up" if self.nfe > block.max_nfe else "the field is not finite"
+            sample = int(bad.nonzero()[0]) if bool(bad.any()) else 0
+            block._fail(sample, t, torch.full_like(t, float("nan")), self.nfe, reason)
+        return k
+
+
+class ODEBlock(RungeKutta):
+    """y(0) -> y(1) of dy/dt = func(t, y): a layer as deep as the error asks for.
+
+    Args:
+        func: module ``func(t, y)``; t: (M,), y: (M, ...), result: (M, ...). It is called with any M of the batch's
+            samples and must give the same for the same input: no dropout, no batch statistics.
+        method: "bosh3" or "dopri5", which control their steps, or "euler", "midpoint", "rk4" with ``num_steps``.
+        rtol: relative tolerance of a step.
+        atol: absolute tolerance of a step.
+        num_steps: number of equal steps; None controls them.
+        gradient: how backward works. "checkpoint": exact gradients of the steps taken, memory of one step and of
+            ``max_states`` states. "backprop": the same gradients by plain autograd, memory of all steps.
+            "adjoint": torchdiffeq's ``odeint_adjoint``, as in the paper: one step size for the whole batch, gradients
+            from a second equation, solved with the same tolerances; its "rk4" is the 3/8 rule.
+        first_step: length of the first step tried, in (0, 1]; None estimates one, by one more evaluation.
+        max_nfe: evaluations that a sample may take in a pass.
+        max_states: states that "checkpoint" stores in a block, at least 1.
+        name: what errors call this block.
+
+    Shape:
+        - y: (N, ...). The state, the time and the error are of 32 bits at least, under autocast too.
+        - output: the same shape and type.
+
+    Raises:
+        ValueError: when an argument is out of range.
+        SolverError: when the dynamics are too stiff for ``max_nfe``, blow up, or are not finite.
+        RuntimeError: when a pass with controlled steps is traced: the trace would be wrong for every other input.
+
+    Source:
+        Chen et al. 2018, "Neural Ordinary Differential Equations"; Pinckaers and Litjens 2019, "Neural Ordinary
+        Differential Equations for Semantic Segmentation of Individual Colon Glands", section 2.
+
+    Example:
+        >>> class Decay(torch.nn.Module):
+        ...     def forward(self, t, y):
+        ...         return -y
+        >>> block = ODEBlock(Decay(), rtol=1e-6, atol=1e-6)
+        >>> block(torch.ones(1, 3))  # exp(-1)
+        tensor([[0.3679, 0.3679, 0.3679]])
+    """
+
+    def __init__(
+        self,
+        func: nn.Module,
+        method: str = "bosh3",
+        rtol: float = 1e-3,
+        atol: float = 1e-3,
+        num_steps: int | None = None,
+        gradient: str = "checkpoint",
+        first_step: float | None = None,
+        max_nfe: int = 1000,
+        max_states: int = 4,
+        name: str = "ode",
+    ) -> None:
+        if method not in TABLEAUS:
+            raise ValueError(f"method is {method!r}; expected one of {', '.join(TABLEAUS)}")
+        if gradient not in _GRADIENTS:
+            raise ValueError(f"gradient is {gradient!r}; expected one of {', '.join(_GRADIENTS)}")
+        if gradient == "adjoint" and num_steps is not None and TABLEAUS[method].error is not None:
+            raise ValueError(f"{method} controls its steps with gradient 'adjoint'; leave num_steps out, or use euler")
+        if max_states < 1:
+            raise ValueError(f"max_states is {max_states}; expected 1 or more")
+        super().__init__(func, TABLEAUS[method], rtol, atol, num_steps, first_step, max_nfe, name)
+        self.gradient = gradient
+        self.max_states = max_states
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_tracing() and self.num_steps == 0:
+            raise RuntimeError(
+                f"block '{self.name}': {self.method} with controlled steps cannot be traced, as the steps depend on "
+                "the input; use torch.jit.script, or give num_steps"
+            )
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return self._solve_only(y)
+        return self._solve_in_python(y)
+
+    def _state(self, y: torch.Tensor) -> torch.Tensor:
+        return y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
+
+    def _solve_only(self, y: torch.Tensor) -> torch.Tensor:
+        """Solve without gradients of its own, counts or Python."""
+        state = self._state(y)
+        end = self._equal_steps(state, 0)[0] if self.num_steps > 0 else self._controlled_steps(state, 0)[0]
+        return end.to(y.dtype)
+
+    @torch.jit.unused
+    def _solve_in_python(self, y: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            return self._solve_only(y)
+        state = self._state(y.as_tensor() if isinstance(y, MetaTensor) else y)
+        differentiable = torch.is_grad_enabled() and (
+            state.requires_grad or any(p.requires_grad for p in self.func.parameters())
+        )
+        if self.gradient == "adjoint":
+            end = self._adjoint(state)
+        elif not differentiable:
+            end = self.solve(state)[0]
+        elif self.gradient == "checkpoint":
+            end = solve_with_checkpoints(self, state, self.max_states)
+        else:
+            steps = self.solve(state, max_states=1)[1]
+            torch.clear_autocast_cache()  # of weights that were cast without autograd's record
+            end = retrace(self, state, steps)
+        end = end.to(y.dtype)
+        return MetaTensor(end).copy_meta_from(y) if isinstance(y, MetaTensor) else end
+
+    @torch.jit.unused
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        field = _Counted(self)
+        options = {"step_size": 1 / self.num_steps} if self.num_steps else {}
+        try:
+            ends = torchdiffeq.odeint_adjoint(
+                field, y, y.new_tensor([0.0, 1.0]), rtol=self.rtol, atol=self.atol, method=self.method, options=options
+            )
+        except AssertionError as error:  # its way to say that the step size went to zero
+            self._fail(0, y.new_tensor(float("nan")), y.new_tensor(float("nan")), field.nfe, str(error))
+        nfe = torch.full((len(y),), field.nfe)
+        self._stats = SolverStats(nfe, torch.full_like(nfe, -1), torch.full_like(nfe, -1))
+        field.nfe = 0  # backward has as many evaluations of its own
+        return ends[-1]
+
+    @torch.jit.unused
+    def last_stats(self) -> SolverStats:
+        """The counts of the last forward pass in Python; -1 where "adjoint" does not know the number of steps.
+
+        Raises:
+            RuntimeError: when there was none yet.
+
+        Example:
+            >>> class Decay(torch.nn.Module):
+            ...     def forward(self, t, y):
+            ...         return -y
+            >>> block = ODEBlock(Decay(), method="rk4", num_steps=2)
+            >>> _ = block(torch.ones(1, 3))
+            >>> block.last_stats().nfe
+            tensor([8])
+        """
+        if self._stats is None:
+            raise RuntimeError(f"block '{self.name}' has not run yet; call it on a batch first")
+        return self._stats

@@ -1,0 +1,129 @@
+"""Exact gradients of the steps that were taken, from a few stored states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from .solver import RungeKutta
+
+__all__ = ["retrace", "solve_with_checkpoints"]
+
+
+def _take_step(solver: RungeKutta, y: torch.Tensor, step: list[torch.Tensor]) -> torch.Tensor:
+    """The state of all samples after one of them, or some, took a step."""
+    rows, t, h = step
+    if len(rows) == len(y):
+        return solver._advance(t, h, y)
+    return y.index_copy(0, rows, solver._advance(t, h, y[rows]))
+
+
+def retrace(solver: RungeKutta, y: torch.Tensor, steps: list[list[torch.Tensor]]) -> torch.Tensor:
+    """Take the given steps again, with autograd's record of each."""
+    for step in steps:
+        y = _take_step(solver, y, step)
+    return y
+
+
+def _segments(num_steps: int, kept: list[int]) -> Iterator[tuple[int, range]]:
+    """(number of the stored state, the steps that follow it), the last one first."""
+    ends = [*kept[1:], num_steps]
+    for i in reversed(range(len(kept))):
+        yield i, range(kept[i], ends[i])
+
+
+class _Checkpointed(torch.autograd.Function):
+    """Forward: any solve. Backward: each step again, alone, from its starting state, and its gradients chained.
+
+    The parameters are inputs, so that their gradients arrive where DistributedDataParallel waits for them.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, solver: RungeKutta, max_states: int, y: torch.Tensor, *params: torch.Tensor
+    ) -> torch.Tensor:
+        end, steps, kept, states = solver.solve(y, max_states)
+        ctx.solver, ctx.steps, ctx.kept = solver, steps, kept
+        ctx.device_type = y.device.type
+        ctx.autocast = torch.is_autocast_enabled(ctx.device_type), torch.get_autocast_dtype(ctx.device_type)
+        ctx.shape = y.shape
+        ctx.save_for_backward(*params, *(tensor for state in states for tensor in state))
+        ctx.num_params = len(params)
+        return end
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
+        tensors = ctx.saved_tensors  # once: each look unpacks them anew
+        params, saved = tensors[: ctx.num_params], tensors[ctx.num_params :]
+        wanted = [p for p, needed in zip(params, ctx.needs_input_grad[3:], strict=True) if needed]
+        sums: list[torch.Tensor | None] = [None] * len(wanted)
+        grad = grad.clone()
+        enabled, dtype = ctx.autocast
+        # without the cache, where some versions keep weights that were cast without autograd's record
+        with torch.autocast(ctx.device_type, dtype=dtype, enabled=enabled, cache_enabled=False):
+            for i, numbers in _segments(len(ctx.steps), ctx.kept):
+                rows, y = saved[2 * i : 2 * i + 2]
+                states = [_fill(y, rows, ctx.shape)]
+                with torch.no_grad():
+                    for number in numbers[:-1]:
+                        states.append(_take_step(ctx.solver, states[-1], ctx.steps[number]))
+                for number in reversed(numbers):
+                    _chain(ctx.solver, ctx.steps[number], states.pop(), grad, wanted, sums)
+        found = iter(sums)
+        grads = [next(found) if needed else None for needed in ctx.needs_input_grad[3:]]
+        return None, None, grad if ctx.needs_input_grad[2] else None, *grads
+
+
+def _fill(y: torch.Tensor, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The states of the samples under way in their rows of the whole batch; the other rows are never read."""
+    return y if len(rows) == shape[0] else y.new_zeros(shape).index_copy_(0, rows, y)
+
+
+def _chain(
+    solver: RungeKutta,
+    step: list[torch.Tensor],
+    y: torch.Tensor,
+    grad: torch.Tensor,
+    params: list[torch.Tensor],
+    sums: list[torch.Tensor | None],
+) -> None:
+    """Pull ``grad``, of the state after the step, back to the state before it, in place; add to the parameters'."""
+    rows, t, h = step
+    everyone = len(rows) == len(y)
+    with torch.enable_grad():
+        start = (y if everyone else y[rows]).detach().requires_grad_()
+        end = solver._advance(t, h, start)
+    back, *found = torch.autograd.grad(end, [start, *params], grad if everyone else grad[rows], allow_unused=True)
+    if everyone:
+        grad.copy_(back)
+    else:
+        grad.index_copy_(0, rows, back)
+    for i, value in enumerate(found):
+        so_far = sums[i]
+        if value is not None:
+            sums[i] = value if so_far is None else so_far + value  # not in place: p and q of p + q share their gradient
+
+
+def solve_with_checkpoints(solver: RungeKutta, y: torch.Tensor, max_states: int) -> torch.Tensor:
+    """Solve so that backward gives the exact gradients of the accepted steps, whose lengths are taken for given.
+
+    Backward repeats one step at a time. At most ``max_states`` states are stored; where there were more steps, the
+    states between are computed again, which costs less than one more pass over the accepted steps.
+
+    Args:
+        solver: what integrates.
+        y: (N, ...), the state at t = 0.
+        max_states: states to store, 1 or more.
+
+    Raises:
+        SolverError: when the dynamics cannot be integrated.
+
+    Source:
+        Gholami et al. 2019, "ANODE: Unconditionally Accurate Memory-Efficient Gradients for Neural ODEs", section 3
+        (gradients of the discrete steps from stored states).
+    """
+    return _Checkpointed.apply(solver, max_states, y, *solver.func.parameters())

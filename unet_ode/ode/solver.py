@@ -1,0 +1,259 @@
+"""Integration from t = 0 to t = 1 with an explicit Runge-Kutta method and a step size for each sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .outcome import SolverError, SolverStats
+from .tableaus import Tableau
+
+__all__ = ["RungeKutta"]
+
+
+def _spread(values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """One number for each sample, shaped to multiply the state."""
+    return values.reshape([-1] + [1] * (y.dim() - 1))
+
+
+def _rms(x: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each sample."""
+    return x.flatten(1).square().mean(1).sqrt()
+
+
+def _growth(ratio: torch.Tensor, order: int) -> torch.Tensor:
+    """By how much the next step is longer than this one."""
+    factor = (0.9 * ratio ** (-1.0 / order)).clamp(0.2, 5.0).nan_to_num(0.2)
+    return torch.where(ratio <= 1, factor, factor.clamp(max=0.9))
+
+
+class RungeKutta(nn.Module):
+    """Solves dy/dt = func(t, y), y(0) given, for y(1), with steps of its own for each sample of a batch.
+
+    A step h of a sample is accepted where rms(e / (atol + rtol max(|y|, |y_new|))) <= 1, e being the method's estimate
+    of its error and the mean going over the sample's elements; then and otherwise the next h is 0.9 ratio^(-1/p) times
+    this one, within 0.2 and 5. A sample that has arrived at t = 1 leaves the batch. Hence a sample's result does not
+    depend on its neighbours. TorchScript compiles the class.
+
+    Args:
+        func: module ``func(t, y)`` that gives dy/dt, (M, ...), of the states y, (M, ...), at the times t, (M,), of any
+            M samples; the same for the same input (no dropout, no batch statistics).
+        tableau: the method.
+        rtol: relative tolerance of a step.
+        atol: absolute tolerance of a step.
+        num_steps: number of equal steps; None lets the error control them.
+        first_step: length of the first step tried, in (0, 1]; None estimates one from one more evaluation.
+        max_nfe: evaluations that a sample may take.
+        name: what errors call these dynamics.
+
+    Raises:
+        ValueError: when an argument is out of range, or the method has no error estimate and num_steps is None.
+
+    Source:
+        Step control and first step: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", section II.4.
+    """
+
+    def __init__(
+        self,
+        func: nn.Module,
+        tableau: Tableau,
+        rtol: float,
+        atol: float,
+        num_steps: int | None,
+        first_step: float | None,
+        max_nfe: int,
+        name: str,
+    ) -> None:
+        super().__init__()
+        controls = tableau.error is not None and tableau.first_same_as_last
+        if num_steps is None and not controls:
+            raise ValueError(f"method {tableau.name} has no step control; give num_steps, or use bosh3 or dopri5")
+        if rtol < 0 or atol < 0 or (num_steps is None and rtol + atol == 0):
+            raise ValueError(f"rtol is {rtol}, atol {atol}; expected numbers >= 0, not both 0")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; expected 1 or more, or None for controlled steps")
+        if first_step is not None and not 0 < first_step <= 1:
+            raise ValueError(f"first_step is {first_step}; expected a part of the interval, in (0, 1], or None")
+        # the last stage of a method whose first is the same as its last only serves the next step
+        self._stages_of_step = len(tableau.b) - int(tableau.first_same_as_last)
+        least = self._stages_of_step * (num_steps or 1)
+        if max_nfe < least:
+            raise ValueError(f"max_nfe is {max_nfe}; expected {least} or more, which {tableau.name} needs")
+        self.func = func
+        self.method = tableau.name
+        self.rtol, self.atol = float(rtol), float(atol)
+        self.num_steps = 0 if num_steps is None else int(num_steps)
+        self.first_step = 0.0 if first_step is None else float(first_step)
+        self.max_nfe, self.name = int(max_nfe), name
+        self._stats: SolverStats | None = None
+        self._a = [[0.0], *map(list, tableau.a[1:])]  # TorchScript cannot type an empty list
+        self._b, self._c = list(tableau.b), list(tableau.c)
+        self._error = list(tableau.error or [0.0])
+        self._order = tableau.order
+
+    @torch.jit.unused
+    def solve(
+        self, y: torch.Tensor, max_states: int = 0
+    ) -> tuple[torch.Tensor, list[list[torch.Tensor]], list[int], list[list[torch.Tensor]]]:
+        """The state at t = 1, and the steps and states as :meth:`_controlled_steps` gives them; the counts are kept.
+
+        Args:
+            y: (N, ...), the state at t = 0.
+            max_states: how many states on the way to return; 0 returns no steps either.
+
+        Raises:
+            SolverError: when the dynamics cannot be integrated.
+        """
+        with torch.no_grad():
+            if self.num_steps == 0:
+                end, counts, steps, kept, states = self._controlled_steps(y, max_states)
+            else:
+                end, steps, kept, states = self._equal_steps(y, max_states)
+                counts = torch.tensor([self._stages_of_step * self.num_steps, self.num_steps, 0])
+                counts = counts.to(y.device)[:, None].expand(3, len(y))
+                bad = ~torch.isfinite(_rms(end))
+                if bool(bad.any()):
+                    row, h = int(bad.nonzero()[0]), y.new_tensor(1 / self.num_steps)
+                    self._fail(row, y.new_tensor(1.0), h, int(counts[0, row]), "the state is not finite")
+        self._stats = SolverStats(*counts)
+        return end, steps, kept, states
+
+    def _fail(self, row: int, t: torch.Tensor, h: torch.Tensor, nfe: int, reason: str) -> None:
+        raise SolverError(
+            f"block '{self.name}', sample {row}: {reason} at t = {t.item()}, dt = {h.item()}, after {nfe} evaluations "
+            f"({self.method}, rtol {self.rtol}, atol {self.atol}); look at the block's input for extreme values, raise "
+            f"rtol and atol or max_nfe (now {self.max_nfe}), or train with a smaller learning rate"
+        )
+
+    def _stages(
+        self, t: torch.Tensor, h: torch.Tensor, y: torch.Tensor, k: list[torch.Tensor], num: int
+    ) -> list[torch.Tensor]:
+        """The first ``num`` stages; ``k`` holds those that are known."""
+        for i in range(len(k), num):
+            at = self._combine(h, y, k, self._a[i]) if i > 0 else y
+            k.append(self.func(t + self._c[i] * h, at).to(y.dtype))
+        return k
+
+    def _combine(self, h: torch.Tensor, y: torch.Tensor, k: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+        """y + h sum_i weights_i k_i."""
+        step = _spread(h, y)
+        for i in range(min(len(k), len(weights))):
+            if weights[i] != 0.0:
+                y = torch.addcmul(y, k[i], step, value=weights[i])
+        return y
+
+    def _advance(self, t: torch.Tensor, h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The state after one step, by the fewest evaluations."""
+        return self._combine(h, y, self._stages(t, h, y, [], self._stages_of_step), self._b)
+
+    def _guess_step(self, t: torch.Tensor, y: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        scale = self.atol + self.rtol * y.abs()
+        size, slope = _rms(y / scale), _rms(k / scale)
+        # a sample of zeros, or one that does not move, gives no scale of time
+        small = torch.where((size < 1e-5) | (slope < 1e-5), torch.full_like(t, 1e-3), 0.01 * size / slope).clamp(max=1)
+        there = self.func(t + small, torch.addcmul(y, k, _spread(small, y))).to(y.dtype)
+        bend = _rms((there - k) / scale) / small
+        steepest = torch.maximum(slope, bend)
+        guess = (0.01 / steepest) ** (1.0 / (self._order + 1))
+        # nothing moves yet: try the longest step that the first line allows
+        guess = torch.where(steepest <= 1e-15, torch.ones_like(guess), guess)
+        return torch.minimum(100 * small, guess).nan_to_num(nan=1e-3).clamp(max=1)
+
+    def _error_ratio(
+        self, h: torch.Tensor, y: torch.Tensor, y_new: torch.Tensor, k: list[torch.Tensor]
+    ) -> torch.Tensor:
+        error = self._combine(h, torch.zeros_like(y), k, self._error)
+        scale = torch.maximum(y.abs(), y_new.abs()).mul_(self.rtol).add_(self.atol)
+        return _rms(error / (scale if self.atol > 0 else scale.clamp(min=1e-30)))
+
+    def _equal_steps(
+        self, y: torch.Tensor, max_states: int
+    ) -> tuple[torch.Tensor, list[list[torch.Tensor]], list[int], list[list[torch.Tensor]]]:
+        """The state at t = 1 after ``num_steps`` equal steps; the rest as :meth:`_controlled_steps` gives it."""
+        n = y.size(0)
+        rows = torch.arange(n if max_states > 0 else 0, device=y.device)
+        steps: list[list[torch.Tensor]] = []
+        kept: list[int] = []
+        states: list[list[torch.Tensor]] = []
+        h = torch.full([1], 1.0 / self.num_steps, dtype=y.dtype, device=y.device)
+        for i in range(self.num_steps):
+            t = torch.full([n], i / self.num_steps, dtype=y.dtype, device=y.device)
+            if max_states > 0:
+                if i % -(-self.num_steps // max_states) == 0:
+                    kept.append(i)
+                    states.append([rows, y])
+                steps.append([rows, t, h])
+            y = self._advance(t, h, y)
+        return y, steps, kept, states
+
+    def _controlled_steps(
+        self, y: torch.Tensor, max_states: int
+    ) -> tuple[torch.Tensor, torch.Tensor, list[list[torch.Tensor]], list[int], list[list[torch.Tensor]]]:
+        """Integrate with error control.
+
+        Returns:
+            the state at t = 1; counts (3, N): evaluations, accepted and rejected steps; the accepted steps in order,
+            each [rows, t, h] of the samples that took it; the numbers of at most ``max_states`` of these steps, and for
+            each of these [rows, y], what the samples under way were before it. ``max_states`` 0 keeps nothing.
+        """
+        result = torch.empty_like(y)
+        rows = torch.arange(y.size(0), device=y.device)
+        counts = torch.zeros([3, y.size(0)], dtype=torch.int64, device=y.device)
+        t = torch.zeros([y.size(0)], dtype=y.dtype, device=y.device)
+        bad = ~torch.isfinite(_rms(y))
+        if bool(bad.any()):
+            self._fail(int(torch.nonzero(bad)[0, 0].item()), t[0], t[0], 0, "the state is not finite")
+        k = self.func(t, y).to(y.dtype)
+        h = torch.full_like(t, self.first_step) if self.first_step > 0 else self._guess_step(t, y, k)
+        nfe = 1 if self.first_step > 0 else 2  # of every sample that is under way
+        steps: list[list[torch.Tensor]] = []
+        kept: list[int] = []
+        states: list[list[torch.Tensor]] = []
+        stride = 1
+        while rows.numel() > 0:
+            h = torch.minimum(h, 1 - t)
+            stages = self._stages(t, h, y, [k], len(self._b) - 1)
+            y_new = self._combine(h, y, stages, self._b)
+            stages.append(self.func(t + h, y_new).to(y.dtype))
+            nfe += len(self._b) - 1
+            ratio = self._error_ratio(h, y, y_new, stages)
+            accept = ratio <= 1  # not where the trial has left the finite numbers
+            counts[0, rows] = nfe
+            counts[1, rows] += accept.to(torch.int64)
+            counts[2, rows] += (~accept).to(torch.int64)
+            everyone = bool(accept.all())
+            if nfe > self.max_nfe:
+                self._fail(int(rows[0].item()), t[0], h[0], nfe, "the evaluations are used up")
+            if not everyone:
+                self._check(rows, t, h, k, ratio, nfe)
+            if max_states > 0 and bool(accept.any()):
+                if len(steps) % stride == 0:
+                    kept.append(len(steps))
+                    states.append([rows, y])
+                steps.append([rows[accept], t[accept], h[accept]])
+                if len(kept) > max_states:  # keep every second one from now on
+                    kept, states, stride = kept[::2], states[::2], 2 * stride
+            y = y_new if everyone else torch.where(_spread(accept, y), y_new, y)
+            k = stages[-1] if everyone else torch.where(_spread(accept, y), stages[-1], k)
+            arrived = accept & (h >= 1 - t)
+            t = torch.where(accept, t + h, t)
+            h = h * _growth(ratio, self._order)
+            if bool(arrived.any()):
+                if bool(arrived.all()) and rows.numel() == result.size(0):
+                    return y, counts, steps, kept, states
+                result[rows[arrived]] = y[arrived]
+                left = ~arrived
+                rows, t, h, y, k = rows[left], t[left], h[left], y[left], k[left]
+        return result, counts, steps, kept, states
+
+    def _check(
+        self, rows: torch.Tensor, t: torch.Tensor, h: torch.Tensor, k: torch.Tensor, ratio: torch.Tensor, nfe: int
+    ) -> None:
+        """Raise where a sample whose step was refused cannot go on."""
+        smallest = 16 * (2.0**-52 if t.dtype == torch.float64 else 2.0**-23)
+        infinite = ~torch.isfinite(_rms(k))
+        stuck = ~(ratio <= 1) & ((h <= smallest) | infinite)
+        if bool(stuck.any()):
+            i = int(torch.nonzero(stuck)[0, 0].item())
+            reason = "the field is not finite" if bool(infinite[i]) else "the step size went to zero"
+            self._fail(int(rows[i].item()), t[i], h[i], nfe, reason)
