@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .datalists import find_images, find_overwritten, read_section, require_apart
 from .files import InputError, describe, require_file, require_writable_folder
 from .images import check_item
-from .weights import check_weights
+from .weights import check_weights, compute_sha256
 
 __all__ = ["RunChecks"]
 
@@ -131,6 +131,7 @@ class RunChecks:
         resume_path: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         max_epochs: int | None = None,
+        phantom_sha256: str | None = None,
     ) -> None:
         """Name the files left out; end the process, with all reasons at once, where the run cannot work.
 
@@ -143,6 +144,8 @@ class RunChecks:
             resume_path: state file that the run continues from and that must be there; None for a fresh run.
             device: device that torch must be able to use on this machine.
             max_epochs: number of epochs, a whole number from 1 up.
+            phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
+                them is told so.
 
         Raises:
             SystemExit: with code 1, after the reasons were printed on stderr.
@@ -162,6 +165,9 @@ class RunChecks:
         _print_all("error", errors)
         if errors:
             raise SystemExit(1)
+        if ckpt_path is not None and phantom_sha256 == compute_sha256(str(ckpt_path)):
+            note = f"{ckpt_path} was trained on phantoms, made-up images, alone: train on images of your own before use"
+            _print_all("note", [note])
 
     def finish(self) -> None:
         """Name the files left out once more, and end the process with exit code 1 where there are any.

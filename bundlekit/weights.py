@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 
 from .files import InputError, describe, require_file
 
-__all__ = ["check_weights"]
+__all__ = ["check_weights", "compute_sha256"]
 
 _FLAT = "a flat state_dict (name -> tensor)"
 
@@ -76,3 +78,19 @@ def check_weights(ckpt_path: str | os.PathLike, network: nn.Module | None = None
         expected = f"the {len(own)} tensors of {type(network).__name__}"
         remedy = "the weights are of another network or overlay: pass theirs with --ckpt_path, or the same overlays"
         raise InputError(ckpt_path, "tensors do not match: " + ", ".join(found), expected, remedy)
+
+
+def compute_sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits.
+
+    Args:
+        path: the file.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/empty"
+        >>> open(path, "wb").close()
+        >>> compute_sha256(path)[:16]
+        'e3b0c44298fc1c14'
+    """
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

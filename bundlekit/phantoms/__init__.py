@@ -7,10 +7,12 @@ from pathlib import Path
 
 from .dataset import Phantom, PhantomKind, write_dataset
 from .em import MEMBRANE_EM
+from .glands import GLAND_HISTOLOGY
 
 __all__ = ["KINDS", "Phantom", "PhantomKind", "make_dataset"]
 
 KINDS: dict[str, PhantomKind] = {
+    "gland_histology_segmentation": GLAND_HISTOLOGY,
     "membrane_em_segmentation": MEMBRANE_EM,
 }
 """The kind of phantom of each bundle, by the bundle's name."""
