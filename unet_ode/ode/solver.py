@@ -32,8 +32,8 @@ class RungeKutta(nn.Module):
 
     A step h of a sample is accepted where rms(e / (atol + rtol max(|y|, |y_new|))) <= 1, e being the method's estimate
     of its error and the mean going over the sample's elements; then and otherwise the next h is 0.9 ratio^(-1/p) times
-    this one, within 0.2 and 5. A sample that has arrived at t = 1 leaves the batch. Hence a sample's result does not
-    depend on its neighbours. TorchScript compiles the class.
+    this one, within 0.2 and 5. The last step ends at t = 1; a sample that has arrived there leaves the batch. Hence a
+    sample's result does not depend on its neighbours. TorchScript compiles the class.
 
     Args:
         func: module ``func(t, y)`` that gives dy/dt, (M, ...), of the states y, (M, ...), at the times t, (M,), of any
@@ -211,7 +211,7 @@ class RungeKutta(nn.Module):
         states: list[list[torch.Tensor]] = []
         stride = 1
         while rows.numel() > 0:
-            h = torch.minimum(h, 1 - t)
+            h = torch.where(h > (1 - t) / 1.1, 1 - t, h)  # a little longer rather than a tiny last step
             stages = self._stages(t, h, y, [k], len(self._b) - 1)
             y_new = self._combine(h, y, stages, self._b)
             stages.append(self.func(t + h, y_new).to(y.dtype))
