@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,6 +58,12 @@ def _check_device(device: str | torch.device) -> None:
 def _check_max_epochs(max_epochs: Any) -> None:
     if not isinstance(max_epochs, Integral) or isinstance(max_epochs, bool) or max_epochs < 1:
         raise InputError("max_epochs", f"is {max_epochs!r}", "a whole number from 1 up", "pass one with --max_epochs")
+
+
+def _check_positive(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):
+            raise InputError(name, f"is {value!r}", "a number above 0", f"pass one with --{name}")
 
 
 def _failures(needs: Iterable[_Need]) -> Iterator[str]:
@@ -131,6 +137,7 @@ class RunChecks:
         resume_path: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         max_epochs: int | None = None,
+        positive: Mapping[str, Any] | None = None,
         phantom_sha256: str | None = None,
     ) -> None:
         """Name the files left out; end the process, with all reasons at once, where the run cannot work.
@@ -144,6 +151,7 @@ class RunChecks:
             resume_path: state file that the run continues from and that must be there; None for a fresh run.
             device: device that torch must be able to use on this machine.
             max_epochs: number of epochs, a whole number from 1 up.
+            positive: further options by name that must be numbers above 0.
             phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
                 them is told so.
 
@@ -159,6 +167,7 @@ class RunChecks:
             (resume_path, lambda path: require_file(str(path), resume_remedy)),
             (device, _check_device),
             (max_epochs, _check_max_epochs),
+            (positive, _check_positive),
         ]
         errors += _failures(needs)
         _print_all("left out", self._left_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -179,8 +180,8 @@ class ReceptiveFieldPicture:
         divisor: product of the network's strides; sizes are padded to multiples of it.
 
     Raises:
-        ValueError: when the window is smaller than the network takes; during a run, when ``pixel`` or ``channel`` lies
-            outside an image or the network's output.
+        ValueError: when the window is smaller than the network takes; during a run, when ``channel`` lies outside the
+            network's output. An image without the pixel is named on stderr and gets no picture.
 
     Source:
         Pinckaers and Litjens 2019, figure 2: the receptive field as a bar on the image.
@@ -216,6 +217,11 @@ class ReceptiveFieldPicture:
 
     def __call__(self, engine: Evaluator) -> None:
         for image in _images(engine):
+            try:
+                self.index(image)
+            except ValueError as error:  # other images may hold the pixel
+                print(f"no receptive field: {error}", file=sys.stderr, flush=True)
+                continue
             name = create_file_basename("erf", image.meta["filename_or_obj"], self.output_dir, separate_folder=False)
             on_device: Any = image.to(engine.state.device)  # still a MetaTensor
             _write_atomically(Path(name + ".png"), partial(self.figure(on_device).savefig, dpi=120))
