@@ -27,8 +27,10 @@ lint: $(READY)  ## check style and types
 	$(VENV)/ruff check . && $(VENV)/ruff format --check .
 	$(VENV)/mypy
 
-bench: $(READY)  ## compare speeds in one run, as ratios
+bench: $(READY)  ## compare speeds and memory, as ratios within one run
 	$(VENV)/python tools/bench/pixels_per_second.py
+	$(VENV)/python tools/bench/ode_solvers.py
+	$(VENV)/python tools/bench/ode_memory.py
 
 export: $(READY)  ## write models/model.ts of BUNDLE (TorchScript)
 	cd bundles/$(BUNDLE) && ../../$(VENV)/python -m monai.bundle ckpt_export network_def --filepath models/model.ts \
