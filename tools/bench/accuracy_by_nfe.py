@@ -42,7 +42,8 @@ def score(solver: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
         parser.update({"bundle_root": str(BUNDLE), "tta": False, **places, **solver})
         parser["object_metrics"] = ["object_f1", "object_dice"]
         items = parser.get_parsed_content("validate::dataset::data")
-        chosen = items[:: max(len(items) // args.num_images, 1)][: args.num_images]
+        count = min(args.num_images, len(items))
+        chosen = [items[i * len(items) // count] for i in range(count)]
         parser["validate::dataset::data"] = chosen
         evaluator = parser.get_parsed_content("validate::evaluator")
         SolverReport(parser.get_parsed_content("network"), folder).attach(evaluator)

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python tools/bench/ode_memory.py
 
-On a CPU each figure is what the largest resident set of a fresh process grows by in its first training step; on a GPU
-it is torch.cuda.max_memory_allocated less what was allocated before.
+On a CPU each figure is the largest resident set of a fresh process after its first training step, less what was
+resident before it; on a GPU it is torch.cuda.max_memory_allocated less what was allocated before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 
+import psutil
 import torch
 from torch.nn import functional
 from unode_reference import REFERENCE, WEIGHTS, num_evaluations, reference_network, sample
@@ -41,12 +42,14 @@ def measure(name: str, weights_path: str, device: torch.device, size: list[int])
     network.to(device)
     image, target = sample(*size, device)
     on_gpu = device.type == "cuda"
-    before = torch.cuda.memory_allocated(device) if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = torch.cuda.memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
     output = network(image)
     nfe = num_evaluations(network)
     functional.binary_cross_entropy_with_logits(output, target).backward()
-    after = torch.cuda.max_memory_allocated(device) if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return nfe, (after - before) / (2**20 if on_gpu else 2**10)
+    peak = (
+        torch.cuda.max_memory_allocated(device) if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
+    return nfe, (peak - before) / 2**20
 
 
 def main() -> None:

@@ -41,8 +41,11 @@ def _unet_name(name: str, weight: torch.Tensor) -> str | None:
         return None
     place, conv = match.group(2), "conv2" if match.group(3) == "2" else "conv1"
     # the number of output channels tells the level, wherever the nesting puts the module: 64 at the first
-    out_channels = weight.shape[1] if place == "up" else weight.shape[0]
+    out_channels = weight.shape[min(1, weight.dim() - 1)] if place == "up" else weight.shape[0]
     level = (out_channels // 64).bit_length() - 1
+    last = _DEPTH if place in ("encode", "embed") else _DEPTH - 1
+    if not 0 <= level <= last or out_channels != 64 * 2**level:
+        return None
     names = {
         "encode": f"down.{level}.{conv}",
         "embed": f"down.{level}.{conv}",

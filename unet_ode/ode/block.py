@@ -7,7 +7,7 @@ import torchdiffeq
 from monai.data import MetaTensor
 from torch import nn
 
-from .checkpoint import retrace, solve_with_checkpoints
+from .checkpoint import find_parameters, retrace, solve_with_checkpoints
 from .outcome import SolverStats
 from .solver import RungeKutta
 from .tableaus import TABLEAUS
@@ -15,6 +15,7 @@ from .tableaus import TABLEAUS
 __all__ = ["ODEBlock"]
 
 _GRADIENTS = ("checkpoint", "backprop", "adjoint")
+_SHORT = (torch.float16, torch.bfloat16)
 
 
 class _Counted(nn.Module):
@@ -25,17 +26,24 @@ class _Counted(nn.Module):
         self.func = block.func
         self._block = [block]  # in a list, so that its parameters are not found twice
         self.nfe = 0
+        self.last: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        block = self._block[0]
+        block, self.last = self._block[0], (t.detach(), y.detach())
         k = self.func(t.to(y.dtype).expand(len(y)), y).to(y.dtype)
         self.nfe += 1
         bad = ~torch.isfinite((k + y).detach().flatten(1)).all(1)
         if self.nfe > block.max_nfe or bool(bad.any()):
             reason = "the evaluations are used up" if self.nfe > block.max_nfe else "the field is not finite"
-            sample = int(bad.nonzero()[0]) if bool(bad.any()) else 0
-            block._fail(sample, t, torch.full_like(t, float("nan")), self.nfe, reason)
+            self.fail(reason)
         return k
+
+    def fail(self, reason: str) -> None:
+        """Name the sample that is not finite or, as all share one step, the largest; torchdiffeq keeps dt to itself."""
+        assert self.last is not None
+        t, y = self.last
+        size = y.flatten(1).abs().amax(1).nan_to_num(nan=float("inf"))
+        self._block[0]._fail(int(size.argmax()), t, torch.full_like(t, float("nan")), self.nfe, reason)
 
 
 class ODEBlock(RungeKutta):
@@ -43,7 +51,7 @@ class ODEBlock(RungeKutta):
 
     Args:
         func: module ``func(t, y)``; t: (M,), y: (M, ...), result: (M, ...). It is called with any M of the batch's
-            samples and must give the same for the same input: no dropout, no batch statistics.
+            samples and must give the same for the same input: no dropout, no batch statistics, no state that changes.
         method: "bosh3" or "dopri5", which control their steps, or "euler", "midpoint", "rk4" with ``num_steps``.
         rtol: relative tolerance of a step.
         atol: absolute tolerance of a step.
@@ -53,7 +61,7 @@ class ODEBlock(RungeKutta):
             "adjoint": torchdiffeq's ``odeint_adjoint``, as in the paper: one step size for the whole batch, gradients
             from a second equation, solved with the same tolerances; its "rk4" is the 3/8 rule.
         first_step: length of the first step tried, in (0, 1]; None estimates one, by one more evaluation.
-        max_nfe: evaluations that a sample may take in a pass.
+        max_nfe: evaluations that a sample may take in a pass; counted after each step.
         max_states: states that "checkpoint" stores in a block, at least 1.
         name: what errors call this block.
 
@@ -64,7 +72,9 @@ class ODEBlock(RungeKutta):
     Raises:
         ValueError: when an argument is out of range.
         SolverError: when the dynamics are too stiff for ``max_nfe``, blow up, or are not finite.
-        RuntimeError: when a pass with controlled steps is traced: the trace would be wrong for every other input.
+        TypeError: when the state is not (N, ...) of floats, or the field's weights have 16 bits.
+        RuntimeError: when a pass with controlled steps is traced: the trace would be wrong for every other input; and
+            when "adjoint" is scripted, traced or exported. TorchScript's own gradients go through the step control too.
 
     Source:
         Chen et al. 2018, "Neural Ordinary Differential Equations"; Pinckaers and Litjens 2019, "Neural Ordinary
@@ -98,6 +108,8 @@ class ODEBlock(RungeKutta):
             raise ValueError(f"gradient is {gradient!r}; expected one of {', '.join(_GRADIENTS)}")
         if gradient == "adjoint" and num_steps is not None and TABLEAUS[method].error is not None:
             raise ValueError(f"{method} controls its steps with gradient 'adjoint'; leave num_steps out, or use euler")
+        if gradient == "adjoint" and first_step is not None:
+            raise ValueError(f"first_step is {first_step}, which gradient 'adjoint' does not take; leave it out")
         if max_states < 1:
             raise ValueError(f"max_states is {max_states}; expected 1 or more")
         super().__init__(func, TABLEAUS[method], rtol, atol, num_steps, first_step, max_nfe, name)
@@ -115,22 +127,36 @@ class ODEBlock(RungeKutta):
         return self._solve_in_python(y)
 
     def _state(self, y: torch.Tensor) -> torch.Tensor:
-        return y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
+        return y.float() if y.dtype == torch.float16 or y.dtype == torch.bfloat16 else y
 
     def _solve_only(self, y: torch.Tensor) -> torch.Tensor:
         """Solve without gradients of its own, counts or Python."""
+        if self.gradient == "adjoint":
+            raise RuntimeError(
+                f"block '{self.name}': torchdiffeq's solver, which gradient 'adjoint' takes, cannot be scripted, "
+                "traced or exported; build the network with gradient 'checkpoint' for that"
+            )
         state = self._state(y)
-        end = self._equal_steps(state, 0)[0] if self.num_steps > 0 else self._controlled_steps(state, 0)[0]
+        if self.num_steps == 0:
+            return self._controlled_steps(state, 0)[0].to(y.dtype)
+        end = self._equal_steps(state, 0)[0]
+        if torch.jit.is_scripting():
+            self._require_finite(state, end)
         return end.to(y.dtype)
 
     @torch.jit.unused
     def _solve_in_python(self, y: torch.Tensor) -> torch.Tensor:
         if torch.compiler.is_exporting():
             return self._solve_only(y)
+        params = find_parameters(self.func)
+        if y.dim() < 2 or not y.is_floating_point() or any(p.dtype in _SHORT for p in params):
+            raise TypeError(
+                f"block '{self.name}': the state has shape {tuple(y.shape)} and type {y.dtype}, the field "
+                f"{sorted({str(p.dtype) for p in params})}; expected (N, ...) of floats, and weights of 32 bits at "
+                "least: use torch.autocast for shorter ones"
+            )
         state = self._state(y.as_tensor() if isinstance(y, MetaTensor) else y)
-        differentiable = torch.is_grad_enabled() and (
-            state.requires_grad or any(p.requires_grad for p in self.func.parameters())
-        )
+        differentiable = torch.is_grad_enabled() and (state.requires_grad or any(p.requires_grad for p in params))
         if self.gradient == "adjoint":
             end = self._adjoint(state)
         elif not differentiable:
@@ -153,7 +179,7 @@ class ODEBlock(RungeKutta):
                 field, y, y.new_tensor([0.0, 1.0]), rtol=self.rtol, atol=self.atol, method=self.method, options=options
             )
         except AssertionError as error:  # its way to say that the step size went to zero
-            self._fail(0, y.new_tensor(float("nan")), y.new_tensor(float("nan")), field.nfe, str(error))
+            field.fail(str(error))
         nfe = torch.full((len(y),), field.nfe)
         self._stats = SolverStats(nfe, torch.full_like(nfe, -1), torch.full_like(nfe, -1))
         field.nfe = 0  # backward has as many evaluations of its own

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .solver import RungeKutta
 
-__all__ = ["retrace", "solve_with_checkpoints"]
+__all__ = ["find_parameters", "retrace", "solve_with_checkpoints"]
 
 
 def _take_step(solver: RungeKutta, y: torch.Tensor, step: list[torch.Tensor]) -> torch.Tensor:
@@ -33,6 +34,15 @@ def _segments(num_steps: int, kept: list[int]) -> Iterator[tuple[int, range]]:
     ends = [*kept[1:], num_steps]
     for i in reversed(range(len(kept))):
         yield i, range(kept[i], ends[i])
+
+
+def find_parameters(func: nn.Module) -> list[torch.Tensor]:
+    """The parameters of a field, each once; those of a replica of DataParallel too, which lists none itself."""
+    found: dict[int, torch.Tensor] = {}
+    for module in func.modules():
+        held: Any = module._former_parameters if getattr(module, "_is_replica", False) else module._parameters
+        found |= {id(p): p for p in held.values() if p is not None}
+    return list(found.values())
 
 
 class _Checkpointed(torch.autograd.Function):
@@ -59,6 +69,12 @@ class _Checkpointed(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         tensors = ctx.saved_tensors  # once: each look unpacks them anew
         params, saved = tensors[: ctx.num_params], tensors[ctx.num_params :]
+        present = find_parameters(ctx.solver.func)
+        if [p.data_ptr() for p in present] != [p.data_ptr() for p in params]:
+            raise RuntimeError(
+                f"block '{ctx.solver.name}': the field's parameters are not those of the forward pass, as after "
+                "torch.func.functional_call; use gradient='backprop'"
+            )
         wanted = [p for p, needed in zip(params, ctx.needs_input_grad[3:], strict=True) if needed]
         sums: list[torch.Tensor | None] = [None] * len(wanted)
         grad = grad.clone()
@@ -121,9 +137,10 @@ def solve_with_checkpoints(solver: RungeKutta, y: torch.Tensor, max_states: int)
 
     Raises:
         SolverError: when the dynamics cannot be integrated.
+        RuntimeError: in backward, when the field's parameters are no longer those of the forward pass.
 
     Source:
         Gholami et al. 2019, "ANODE: Unconditionally Accurate Memory-Efficient Gradients for Neural ODEs", section 3
         (gradients of the discrete steps from stored states).
     """
-    return _Checkpointed.apply(solver, max_states, y, *solver.func.parameters())
+    return _Checkpointed.apply(solver, max_states, y, *find_parameters(solver.func))

@@ -68,10 +68,10 @@ class RungeKutta(nn.Module):
         controls = tableau.error is not None and tableau.first_same_as_last
         if num_steps is None and not controls:
             raise ValueError(f"method {tableau.name} has no step control; give num_steps, or use bosh3 or dopri5")
-        if rtol < 0 or atol < 0 or (num_steps is None and rtol + atol == 0):
+        if not (rtol >= 0 and atol >= 0) or (num_steps is None and rtol + atol == 0):
             raise ValueError(f"rtol is {rtol}, atol {atol}; expected numbers >= 0, not both 0")
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps is {num_steps}; expected 1 or more, or None for controlled steps")
+        if num_steps is not None and (num_steps != int(num_steps) or num_steps < 1):
+            raise ValueError(f"num_steps is {num_steps}; expected 1, 2, ..., or None for controlled steps")
         if first_step is not None and not 0 < first_step <= 1:
             raise ValueError(f"first_step is {first_step}; expected a part of the interval, in (0, 1], or None")
         # the last stage of a method whose first is the same as its last only serves the next step
@@ -111,10 +111,7 @@ class RungeKutta(nn.Module):
                 end, steps, kept, states = self._equal_steps(y, max_states)
                 counts = torch.tensor([self._stages_of_step * self.num_steps, self.num_steps, 0])
                 counts = counts.to(y.device)[:, None].expand(3, len(y))
-                bad = ~torch.isfinite(_rms(end))
-                if bool(bad.any()):
-                    row, h = int(bad.nonzero()[0]), y.new_tensor(1 / self.num_steps)
-                    self._fail(row, y.new_tensor(1.0), h, int(counts[0, row]), "the state is not finite")
+                self._require_finite(y, end)
         self._stats = SolverStats(*counts)
         return end, steps, kept, states
 
@@ -124,6 +121,19 @@ class RungeKutta(nn.Module):
             f"({self.method}, rtol {self.rtol}, atol {self.atol}); look at the block's input for extreme values, raise "
             f"rtol and atol or max_nfe (now {self.max_nfe}), or train with a smaller learning rate"
         )
+
+    def _require_finite(self, y: torch.Tensor, end: torch.Tensor) -> None:
+        """Raise where equal steps from ``y`` have left the finite numbers; the step is looked for only then."""
+        if bool(torch.isfinite(_rms(end)).all()):
+            return
+        h = torch.full([1], 1.0 / self.num_steps, dtype=y.dtype, device=y.device)
+        for i in range(self.num_steps):
+            t = torch.full([y.size(0)], i / self.num_steps, dtype=y.dtype, device=y.device)
+            y = self._advance(t, h, y)
+            bad = ~torch.isfinite(_rms(y))
+            if bool(bad.any()):
+                row = int(torch.nonzero(bad)[0, 0].item())
+                self._fail(row, t[row], h[0], (i + 1) * self._stages_of_step, "the state is not finite after the step")
 
     def _stages(
         self, t: torch.Tensor, h: torch.Tensor, y: torch.Tensor, k: list[torch.Tensor], num: int
@@ -255,5 +265,6 @@ class RungeKutta(nn.Module):
         stuck = ~(ratio <= 1) & ((h <= smallest) | infinite)
         if bool(stuck.any()):
             i = int(torch.nonzero(stuck)[0, 0].item())
-            reason = "the field is not finite" if bool(infinite[i]) else "the step size went to zero"
+            finite = bool(torch.isfinite(ratio[i])) and not bool(infinite[i])
+            reason = "the step size went to zero" if finite else "the field is not finite"
             self._fail(int(rows[i].item()), t[i], h[i], nfe, reason)

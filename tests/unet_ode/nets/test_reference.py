@@ -174,3 +174,13 @@ def test_unknown_names_are_refused(name):
     state = _residual_state("block", "conv", more=0)
     with pytest.raises(ValueError, match=rf"1 of {len(state) + 1} names are unknown: {name}; expected"):
         from_reference_state_dict(state | {name: torch.zeros(4, 4, 1, 1)})
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("main.encode.0.weight", (32, 3, 3, 3)), ("main.decode.0.weight", (2048, 8, 3, 3))],
+)
+def test_widths_of_no_level_are_unknown(name, shape):
+    with pytest.raises(ValueError, match="1 of 1 names are unknown") as caught:
+        from_reference_state_dict({name: torch.zeros(shape)})
+    assert name in str(caught.value)

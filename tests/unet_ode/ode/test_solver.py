@@ -237,7 +237,7 @@ for gradient in ("checkpoint", "adjoint"):
         ({"rtol": -1e-3}, "rtol is -0.001, atol 0.001; expected"),
         ({"atol": -1.0}, "atol -1.0"),
         ({"rtol": 0, "atol": 0}, "not both 0"),
-        ({"num_steps": 0}, "num_steps is 0; expected 1 or more"),
+        ({"num_steps": 0}, "num_steps is 0; expected 1, 2, ..., or None"),
         ({"first_step": 0.0}, "first_step is 0.0; expected"),
         ({"first_step": 1.5}, "first_step is 1.5"),
         ({"max_nfe": 0}, "max_nfe is 0; expected 3 or more"),
