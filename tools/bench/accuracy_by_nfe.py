@@ -8,6 +8,8 @@ Every solver segments the same images of the list "test", through the gland bund
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -29,7 +31,7 @@ SOLVERS: list[dict[str, Any]] = [
 
 
 def name(solver: dict[str, Any]) -> str:
-    steps = f"rtol {solver['rtol']:.0e}" if "rtol" in solver else f"{solver['num_steps']} steps"
+    steps = f"rtol {solver['rtol']:.0e}" if "rtol" in solver else f"{solver['num_steps']} equal steps"
     return f"{solver['method']}, {steps}"
 
 
@@ -47,7 +49,8 @@ def score(solver: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
         parser["validate::dataset::data"] = chosen
         evaluator = parser.get_parsed_content("validate::evaluator")
         SolverReport(parser.get_parsed_content("network"), folder).attach(evaluator)
-        evaluator.run()
+        with contextlib.redirect_stdout(io.StringIO()):  # the report's own table
+            evaluator.run()
         nfe = json.loads(Path(folder, "nfe.json").read_text())["mean"]
     metrics = evaluator.state.metrics
     scores = {key: float(metrics[f"val_{key}"]) for key in ("object_f1", "object_dice")}
