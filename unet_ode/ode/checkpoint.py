@@ -23,7 +23,7 @@ def _take_step(solver: RungeKutta, y: torch.Tensor, step: list[torch.Tensor]) ->
 
 
 def retrace(solver: RungeKutta, y: torch.Tensor, steps: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Take the given steps again, with autograd's record of each."""
+    """The state after the given steps, taken again."""
     for step in steps:
         y = _take_step(solver, y, step)
     return y
@@ -56,7 +56,7 @@ class _Checkpointed(torch.autograd.Function):
         ctx: Any, solver: RungeKutta, max_states: int, y: torch.Tensor, *params: torch.Tensor
     ) -> torch.Tensor:
         end, steps, kept, states = solver.solve(y, max_states)
-        ctx.solver, ctx.steps, ctx.kept = solver, steps, kept
+        ctx.solver, ctx.steps, ctx.kept, ctx.max_states = solver, steps, kept, max_states
         ctx.device_type = y.device.type
         ctx.autocast = torch.is_autocast_enabled(ctx.device_type), torch.get_autocast_dtype(ctx.device_type)
         ctx.shape = y.shape
@@ -83,15 +83,29 @@ class _Checkpointed(torch.autograd.Function):
         with torch.autocast(ctx.device_type, dtype=dtype, enabled=enabled, cache_enabled=False):
             for i, numbers in _segments(len(ctx.steps), ctx.kept):
                 rows, y = saved[2 * i : 2 * i + 2]
-                states = [_fill(y, rows, ctx.shape)]
-                with torch.no_grad():
-                    for number in numbers[:-1]:
-                        states.append(_take_step(ctx.solver, states[-1], ctx.steps[number]))
-                for number in reversed(numbers):
-                    _chain(ctx.solver, ctx.steps[number], states.pop(), grad, wanted, sums)
+                stack = [(_fill(y, rows, ctx.shape), numbers)]
+                while stack:
+                    y, numbers = stack.pop()
+                    if len(numbers) == 1:
+                        _chain(ctx.solver, ctx.steps[numbers[0]], y, grad, wanted, sums)
+                    else:
+                        stack += _divide(ctx.solver, y, ctx.steps, numbers, ctx.max_states)
         found = iter(sums)
         grads = [next(found) if needed else None for needed in ctx.needs_input_grad[3:]]
         return None, None, grad if ctx.needs_input_grad[2] else None, *grads
+
+
+def _divide(
+    solver: RungeKutta, y: torch.Tensor, steps: list[list[torch.Tensor]], numbers: range, max_states: int
+) -> list[tuple[torch.Tensor, range]]:
+    """Parts of a segment that starts at ``y``, each with the state at its start, at most ``max_states``, or 2."""
+    size = -(-len(numbers) // max(max_states, 2))
+    parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    starts = [y]
+    with torch.no_grad():
+        for part in parts[:-1]:
+            starts.append(retrace(solver, starts[-1], [steps[number] for number in part]))
+    return list(zip(starts, parts, strict=True))
 
 
 def _fill(y: torch.Tensor, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -127,8 +141,9 @@ def _chain(
 def solve_with_checkpoints(solver: RungeKutta, y: torch.Tensor, max_states: int) -> torch.Tensor:
     """Solve so that backward gives the exact gradients of the accepted steps, whose lengths are taken for given.
 
-    Backward repeats one step at a time. At most ``max_states`` states are stored; where there were more steps, the
-    states between are computed again, which costs less than one more pass over the accepted steps.
+    Backward repeats one step at a time. At most ``max_states`` states m are stored. Where there were more steps, s, the
+    states between are computed again in the same manner, parts of parts: m states more, and less than one more pass
+    over the accepted steps, each time that s passes another power of m.
 
     Args:
         solver: what integrates.
