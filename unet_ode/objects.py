@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 from skimage.segmentation import watershed
+
+from .transforms.mapped import Mapped
 
 __all__ = ["SeparateObjects", "SeparateObjectsd"]
 
@@ -96,7 +96,7 @@ class SeparateObjects(Transform):
         return convert_to_dst_type(labels, img, dtype=torch.int32 if isinstance(img, torch.Tensor) else np.int32)[0]
 
 
-class SeparateObjectsd(MapTransform):
+class SeparateObjectsd(Mapped):
     """Dictionary form of :class:`SeparateObjects`; the arguments between ``keys`` and the last are those of the class.
 
     Example:
@@ -113,11 +113,6 @@ class SeparateObjectsd(MapTransform):
         min_size_px: int = 500,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.separate = SeparateObjects(inner_threshold, mask_threshold, min_seed_px, min_size_px)
-
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        items = dict(data)
-        for key in self.key_iterator(items):
-            items[key] = self.separate(items[key])
-        return items
+        super().__init__(
+            keys, keys, SeparateObjects(inner_threshold, mask_threshold, min_seed_px, min_size_px), allow_missing_keys
+        )

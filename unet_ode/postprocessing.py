@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 from skimage import graph
 from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import watershed
+
+from .transforms.mapped import Mapped
 
 __all__ = ["CloseCells", "CloseCellsd"]
 
@@ -92,7 +93,7 @@ class CloseCells(Transform):
         return convert_to_dst_type(labels, img, dtype=torch.uint8 if isinstance(img, torch.Tensor) else np.uint8)[0]
 
 
-class CloseCellsd(MapTransform):
+class CloseCellsd(Mapped):
     """Dictionary form of :class:`CloseCells`; the arguments between ``keys`` and the last are those of the class.
 
     Example:
@@ -109,11 +110,4 @@ class CloseCellsd(MapTransform):
         merge_below: float,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.close_cells = CloseCells(threshold, sigma_px, depth, merge_below)
-
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        items = dict(data)
-        for key in self.key_iterator(items):
-            items[key] = self.close_cells(items[key])
-        return items
+        super().__init__(keys, keys, CloseCells(threshold, sigma_px, depth, merge_below), allow_missing_keys)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -60,15 +59,3 @@ def test_weights_that_are_not_there_are_not_read(weights, tmp_path, capsys, path
         start(DATA, ckpt_path=tmp_path / path, **arguments)
     [line] = capsys.readouterr().err.splitlines()
     assert caught.value.code == 1 and line.startswith(f"error: {tmp_path / path}: cannot be opened")
-
-
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "2", None])
-def test_an_option_that_is_no_positive_number_is_named(value, capsys):
-    with pytest.raises(SystemExit):
-        RunChecks(2, 3).start(data=[], positive={"zoom": 1.5, "spacing": value})
-    expected = f"error: spacing: is {value!r}; expected a number above 0; pass one with --spacing"
-    assert capsys.readouterr().err.splitlines() == [expected]
-
-
-def test_positive_options_pass():
-    RunChecks(2, 3).start(data=[], positive={"zoom": 1, "spacing": np.float32(0.5)})

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
-from monai.config import NdarrayOrTensor
-from monai.metrics import CumulativeIterationMetric
-from monai.utils import convert_to_tensor, ensure_tuple
 
 from .boundaries import pixel_error, rand_error, rand_info_scores
+from .named_measures import NamedMeasures
 from .warping import warping_error
 
 __all__ = ["BoundaryMetrics"]
 
-_MEASURES: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
-    "pixel_error": pixel_error,
-    "rand_error": rand_error,
-    "rand_error_2012": partial(rand_error, thin=False),
-    "v_rand": lambda prediction, truth: rand_info_scores(prediction, truth)[0].f,
-    "v_info": lambda prediction, truth: rand_info_scores(prediction, truth)[1].f,
-    "warping_error": warping_error,
-}
 
-
-class BoundaryMetrics(CumulativeIterationMetric):
+class BoundaryMetrics(NamedMeasures):
     """Measures of each predicted membrane map, gathered over batches; their mean over images.
 
     Args:
@@ -51,18 +40,14 @@ class BoundaryMetrics(CumulativeIterationMetric):
         tensor([0.5000, 0.0000])
     """
 
-    def __init__(self, names: str | Sequence[str]) -> None:
-        super().__init__()
-        self.names = ensure_tuple(names)
-        unknown = [name for name in self.names if name not in _MEASURES]
-        if unknown or not self.names:
-            raise ValueError(f"names are {self.names}; expected some of {sorted(_MEASURES)}")
-
-    def __call__(  # type: ignore[override]  # MONAI's takes y = None and no arrays
-        self, y_pred: NdarrayOrTensor | Sequence[NdarrayOrTensor], y: NdarrayOrTensor | Sequence[NdarrayOrTensor]
-    ) -> torch.Tensor:
-        """The measures of each image of a batch, which is kept for :meth:`aggregate`."""
-        return super().__call__(convert_to_tensor(y_pred), convert_to_tensor(y))  # type: ignore[return-value]
+    measures: ClassVar = {
+        "pixel_error": pixel_error,
+        "rand_error": rand_error,
+        "rand_error_2012": partial(rand_error, thin=False),
+        "v_rand": lambda prediction, truth: rand_info_scores(prediction, truth)[0].f,
+        "v_info": lambda prediction, truth: rand_info_scores(prediction, truth)[1].f,
+        "warping_error": warping_error,
+    }
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         if y_pred.shape != y.shape or y_pred.ndim != 4 or y_pred.shape[1] != 1:
@@ -73,14 +58,10 @@ class BoundaryMetrics(CumulativeIterationMetric):
         scores = [[self._measure(name, p[0], t[0]) for name in self.names] for p, t in zip(y_pred, y, strict=True)]
         return torch.tensor(scores, device=y_pred.device)
 
-    @staticmethod
-    def _measure(name: str, prediction: torch.Tensor, truth: torch.Tensor) -> float:
+    def _measure(self, name: str, prediction: torch.Tensor, truth: torch.Tensor) -> float:
         needs_cells = name not in ("pixel_error", "warping_error")
-        return float("nan") if needs_cells and bool((truth != 0).all()) else _MEASURES[name](prediction, truth)
+        return float("nan") if needs_cells and bool((truth != 0).all()) else self.measures[name](prediction, truth)
 
     def aggregate(self) -> torch.Tensor:
         """The mean of each measure over all images since the last reset for which it is defined."""
-        scores = self.get_buffer()
-        if scores is None:
-            raise ValueError("got no image; expected at least one: call the metric on a batch before aggregate()")
-        return scores.nanmean(dim=0)
+        return self._rows().nanmean(dim=0)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from functools import reduce
 from operator import add, attrgetter
+from typing import ClassVar
 
 import torch
-from monai.config import NdarrayOrTensor
-from monai.metrics import CumulativeIterationMetric
-from monai.utils import convert_to_tensor, ensure_tuple
 
+from .named_measures import NamedMeasures
 from .objects import ObjectStatistics, object_statistics
 
 __all__ = ["ObjectMetrics"]
 
-_MEASURES: dict[str, Callable[[ObjectStatistics], float]] = {
-    "object_dice": attrgetter("object_dice"),
-    "object_f1": attrgetter("f1"),
-    "object_hausdorff": attrgetter("object_hausdorff"),
-}
 
-
-class ObjectMetrics(CumulativeIterationMetric):
+class ObjectMetrics(NamedMeasures):
     """Measures of the objects of predicted label maps, gathered over batches: of all images as one, or their mean.
 
     Args:
@@ -59,19 +52,15 @@ class ObjectMetrics(CumulativeIterationMetric):
         [0.8]
     """
 
-    def __init__(self, names: str | Sequence[str], pooled: bool = True) -> None:
-        super().__init__()
-        self.names = ensure_tuple(names)
-        self.pooled = pooled
-        unknown = [name for name in self.names if name not in _MEASURES]
-        if unknown or not self.names:
-            raise ValueError(f"names are {self.names}; expected some of {sorted(_MEASURES)}")
+    measures: ClassVar = {
+        "object_dice": attrgetter("object_dice"),
+        "object_f1": attrgetter("f1"),
+        "object_hausdorff": attrgetter("object_hausdorff"),
+    }
 
-    def __call__(  # type: ignore[override]  # MONAI's takes y = None and no arrays
-        self, y_pred: NdarrayOrTensor | Sequence[NdarrayOrTensor], y: NdarrayOrTensor | Sequence[NdarrayOrTensor]
-    ) -> torch.Tensor:
-        """The statistics or measures of each image of a batch, which are kept for :meth:`aggregate`."""
-        return super().__call__(convert_to_tensor(y_pred), convert_to_tensor(y))  # type: ignore[return-value]
+    def __init__(self, names: str | Sequence[str], pooled: bool = True) -> None:
+        super().__init__(names)
+        self.pooled = pooled
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         if y_pred.shape != y.shape or y_pred.ndim not in (4, 5) or y_pred.shape[1] != 1:
@@ -86,13 +75,11 @@ class ObjectMetrics(CumulativeIterationMetric):
         return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
     def _measures(self, statistics: ObjectStatistics) -> tuple[float, ...]:
-        return tuple(_MEASURES[name](statistics) for name in self.names)
+        return tuple(self.measures[name](statistics) for name in self.names)
 
     def aggregate(self) -> torch.Tensor:
         """Each measure over all images since the last reset."""
-        rows = self.get_buffer()
-        if rows is None:
-            raise ValueError("got no image; expected at least one: call the metric on a batch before aggregate()")
+        rows = self._rows()
         if not self.pooled:
             return rows.mean(dim=0)
         statistics = reduce(add, (ObjectStatistics(*row) for row in rows.tolist()))

@@ -68,10 +68,7 @@ class UNode(ResidualUNet):
     """U-Node: the U of :class:`ResidualUNet` with an ordinary differential equation in each of its blocks.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: channels of the output (logits).
-        channels: channels of each level, from full resolution down.
+        spatial_dims, in_channels, out_channels, channels: as in :class:`ResidualUNet`.
         method: of the solver, as all that follow: see :class:`unet_ode.ode.ODEBlock`.
         rtol: relative tolerance of a step.
         atol: absolute tolerance of a step; None takes rtol.
@@ -81,12 +78,10 @@ class UNode(ResidualUNet):
         max_nfe: evaluations that a sample may take in a block.
 
     Shape:
-        - input: (N, in_channels, *spatial), every size a multiple of 2^(levels - 1), and two voxels at the deepest
-          level at least.
-        - output: (N, out_channels, *spatial).
+        As in :class:`ResidualUNet`.
 
     Raises:
-        ValueError: when an argument is out of range or the input's size does not fit; the message names sizes that do.
+        ValueError: as :class:`ResidualUNet`.
         SolverError: when a block's dynamics cannot be integrated.
 
     Source:

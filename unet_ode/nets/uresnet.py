@@ -32,20 +32,15 @@ class UResNet(ResidualUNet):
     """U-ResNet: the U of :class:`ResidualUNet` with one residual block where U-Node solves a differential equation.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: channels of the output (logits).
-        channels: channels of each level, from full resolution down.
+        spatial_dims, in_channels, out_channels, channels: as in :class:`ResidualUNet`.
         reference: compute what the authors' code computes, for weights of theirs: the encoder's blocks feed the skips
             alone, and the norm's epsilon is the number of channels.
 
     Shape:
-        - input: (N, in_channels, *spatial), every size a multiple of 2^(levels - 1), and two voxels at the deepest
-          level at least.
-        - output: (N, out_channels, *spatial).
+        As in :class:`ResidualUNet`.
 
     Raises:
-        ValueError: when an argument is out of range or the input's size does not fit; the message names sizes that do.
+        ValueError: as :class:`ResidualUNet`.
 
     Source:
         Pinckaers and Litjens 2019, section 3.2.
