@@ -31,8 +31,9 @@ SOLVERS: list[dict[str, Any]] = [
 
 
 def name(solver: dict[str, Any]) -> str:
-    steps = f"rtol {solver['rtol']:.0e}" if "rtol" in solver else f"{solver['num_steps']} equal steps"
-    return f"{solver['method']}, {steps}"
+    if "rtol" in solver:
+        return f"{solver['method']}, rtol {solver['rtol']:.0e}"
+    return f"{solver['method']}, {solver['num_steps']} equal step{'s' if solver['num_steps'] > 1 else ''}"
 
 
 def score(solver: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
