@@ -41,7 +41,7 @@ class ReceptiveFieldPicture:
 
     Raises:
         ValueError: when the window is smaller than the network takes; during a run, when ``channel`` lies outside the
-            network's output. An image without the pixel is named on stderr and gets no picture.
+            network's output; after it, when no image has the pixel. An image without it is named on stderr.
 
     Source:
         Pinckaers and Litjens 2019, figure 2: the receptive field as a bar on the image.
@@ -72,9 +72,15 @@ class ReceptiveFieldPicture:
         self.channel = channel
         self.max_size_px = max_size_px
         self.divisor = divisor
+        self._num_pictures = 0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._require_pictures)
+
+    def _require_pictures(self) -> None:
+        if self._num_pictures == 0:
+            raise ValueError(f"no receptive field was drawn: no image has the pixel {self.pixel}; the rest is done")
 
     def __call__(self, engine: Evaluator) -> None:
         for image in images_of(engine):
@@ -86,6 +92,7 @@ class ReceptiveFieldPicture:
             name = create_file_basename("erf", image.meta["filename_or_obj"], self.output_dir, separate_folder=False)
             on_device: Any = image.to(engine.state.device)  # still a MetaTensor
             write_atomically(Path(name + ".png"), partial(self.figure(on_device).savefig, dpi=120))
+            self._num_pictures += 1
 
     def index(self, image: MetaTensor) -> tuple[int, ...]:
         """Where the pixel is in ``image``, (C, *spatial), after the preprocessing.

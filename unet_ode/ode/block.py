@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+
 import torch
 import torchdiffeq
 from monai.data import MetaTensor
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from .checkpoint import find_parameters, retrace, solve_with_checkpoints
 from .outcome import SolverStats
@@ -26,10 +30,12 @@ class _Counted(nn.Module):
         self.func = block.func
         self._block = [block]  # in a list, so that its parameters are not found twice
         self.nfe = 0
-        self.last: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.last: torch.Tensor | None = None
+        self.times: deque[float] = deque(maxlen=len(TABLEAUS[block.method].b))
 
     def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        block, self.last = self._block[0], (t.detach(), y.detach())
+        block, self.last = self._block[0], y.detach()
+        self.times.append(float(t.detach()))
         k = self.func(t.to(y.dtype).expand(len(y)), y).to(y.dtype)
         self.nfe += 1
         bad = ~torch.isfinite((k + y).detach().flatten(1)).all(1)
@@ -39,11 +45,42 @@ class _Counted(nn.Module):
         return k
 
     def fail(self, reason: str) -> None:
-        """Name the sample that is not finite or, as all share one step, the largest; torchdiffeq keeps dt to itself."""
+        """Name the sample that is not finite or, as all share one step, the largest.
+
+        torchdiffeq keeps dt to itself: what the last step's evaluations span stands for it.
+        """
         assert self.last is not None
-        t, y = self.last
-        size = y.flatten(1).abs().amax(1).nan_to_num(nan=float("inf"))
-        self._block[0]._fail(int(size.argmax()), t, torch.full_like(t, float("nan")), self.nfe, reason)
+        size = self.last.flatten(1).abs().amax(1).nan_to_num(nan=float("inf"))
+        t, span = self.last.new_tensor([self.times[-1], max(self.times) - min(self.times)])
+        self._block[0]._fail(int(size.argmax()), t, span, self.nfe, reason)
+
+
+class _Adjoint(torch.autograd.Function):
+    """torchdiffeq's adjoint method, whose own backward would end in an assertion that names nothing."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, field: _Counted, options: dict[str, Any], y: torch.Tensor, *params: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.field, ctx.params = field, params
+        with torch.enable_grad():
+            ctx.start = y.detach().requires_grad_()
+            try:
+                ctx.end = torchdiffeq.odeint_adjoint(field, ctx.start, y.new_tensor([0.0, 1.0]), **options)[-1]
+            except AssertionError as error:  # its way to say that the step size went to zero
+                field.fail(str(error))
+        return ctx.end.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
+        wanted = [p for p in ctx.params if p.requires_grad]
+        try:
+            back, *found = torch.autograd.grad(ctx.end, [ctx.start, *wanted], grad, allow_unused=True)
+        except AssertionError as error:
+            ctx.field.fail(f"in backward, {error}")
+        grads = iter(found)
+        return None, None, back, *(next(grads) if p.requires_grad else None for p in ctx.params)
 
 
 class ODEBlock(RungeKutta):
@@ -174,16 +211,13 @@ class ODEBlock(RungeKutta):
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
         field = _Counted(self)
         options = {"step_size": 1 / self.num_steps} if self.num_steps else {}
-        try:
-            ends = torchdiffeq.odeint_adjoint(
-                field, y, y.new_tensor([0.0, 1.0]), rtol=self.rtol, atol=self.atol, method=self.method, options=options
-            )
-        except AssertionError as error:  # its way to say that the step size went to zero
-            field.fail(str(error))
+        solver = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
+        end = _Adjoint.apply(field, solver, y, *find_parameters(self.func))
         nfe = torch.full((len(y),), field.nfe)
         self._stats = SolverStats(nfe, torch.full_like(nfe, -1), torch.full_like(nfe, -1))
         field.nfe = 0  # backward has as many evaluations of its own
-        return ends[-1]
+        field.times.clear()
+        return end
 
     @torch.jit.unused
     def last_stats(self) -> SolverStats:

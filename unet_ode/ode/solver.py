@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import nn
 
@@ -66,17 +68,19 @@ class RungeKutta(nn.Module):
     ) -> None:
         super().__init__()
         controls = tableau.error is not None and tableau.first_same_as_last
+        if isinstance(num_steps, bool) or isinstance(max_nfe, bool):
+            raise ValueError(f"num_steps is {num_steps}, max_nfe {max_nfe}; expected numbers")
         if num_steps is None and not controls:
             raise ValueError(f"method {tableau.name} has no step control; give num_steps, or use bosh3 or dopri5")
-        if not (rtol >= 0 and atol >= 0) or (num_steps is None and rtol + atol == 0):
-            raise ValueError(f"rtol is {rtol}, atol {atol}; expected numbers >= 0, not both 0")
+        if not (0 <= rtol < inf and 0 <= atol < inf) or (num_steps is None and rtol + atol == 0):
+            raise ValueError(f"rtol is {rtol}, atol {atol}; expected finite numbers >= 0, not both 0")
         if num_steps is not None and (num_steps != int(num_steps) or num_steps < 1):
             raise ValueError(f"num_steps is {num_steps}; expected 1, 2, ..., or None for controlled steps")
         if first_step is not None and not 0 < first_step <= 1:
             raise ValueError(f"first_step is {first_step}; expected a part of the interval, in (0, 1], or None")
         # the last stage of a method whose first is the same as its last only serves the next step
         self._stages_of_step = len(tableau.b) - int(tableau.first_same_as_last)
-        least = self._stages_of_step * (num_steps or 1)
+        least = self._stages_of_step * (num_steps or 1) + (0 if num_steps else 1 if first_step else 2)
         if max_nfe < least:
             raise ValueError(f"max_nfe is {max_nfe}; expected {least} or more, which {tableau.name} needs")
         self.func = func
@@ -116,10 +120,12 @@ class RungeKutta(nn.Module):
         return end, steps, kept, states
 
     def _fail(self, row: int, t: torch.Tensor, h: torch.Tensor, nfe: int, reason: str) -> None:
+        how = f"{self.num_steps} equal steps" if self.num_steps > 0 else f"rtol {self.rtol}, atol {self.atol}"
+        remedy = "raise rtol and atol" if self.num_steps == 0 else "take more steps"
         raise SolverError(
             f"block '{self.name}', sample {row}: {reason} at t = {t.item()}, dt = {h.item()}, after {nfe} evaluations "
-            f"({self.method}, rtol {self.rtol}, atol {self.atol}); look at the block's input for extreme values, raise "
-            f"rtol and atol or max_nfe (now {self.max_nfe}), or train with a smaller learning rate"
+            f"({self.method}, {how}); look at the block's input for extreme values, {remedy} or max_nfe (now "
+            f"{self.max_nfe}), or train with a smaller learning rate"
         )
 
     def _require_finite(self, y: torch.Tensor, end: torch.Tensor) -> None:
@@ -127,6 +133,7 @@ class RungeKutta(nn.Module):
         if bool(torch.isfinite(_rms(end)).all()):
             return
         h = torch.full([1], 1.0 / self.num_steps, dtype=y.dtype, device=y.device)
+        self._require_start(y, h)
         for i in range(self.num_steps):
             t = torch.full([y.size(0)], i / self.num_steps, dtype=y.dtype, device=y.device)
             y = self._advance(t, h, y)
@@ -134,6 +141,12 @@ class RungeKutta(nn.Module):
             if bool(bad.any()):
                 row = int(torch.nonzero(bad)[0, 0].item())
                 self._fail(row, t[row], h[0], (i + 1) * self._stages_of_step, "the state is not finite after the step")
+
+    def _require_start(self, y: torch.Tensor, h: torch.Tensor) -> None:
+        bad = ~torch.isfinite(_rms(y))
+        if bool(bad.any()):
+            row = int(torch.nonzero(bad)[0, 0].item())
+            self._fail(row, torch.zeros_like(h[0]), h[0], 0, "the state is too large or not finite")
 
     def _stages(
         self, t: torch.Tensor, h: torch.Tensor, y: torch.Tensor, k: list[torch.Tensor], num: int
@@ -210,9 +223,7 @@ class RungeKutta(nn.Module):
         rows = torch.arange(y.size(0), device=y.device)
         counts = torch.zeros([3, y.size(0)], dtype=torch.int64, device=y.device)
         t = torch.zeros([y.size(0)], dtype=y.dtype, device=y.device)
-        bad = ~torch.isfinite(_rms(y))
-        if bool(bad.any()):
-            self._fail(int(torch.nonzero(bad)[0, 0].item()), t[0], t[0], 0, "the state is not finite")
+        self._require_start(y, t)
         k = self.func(t, y).to(y.dtype)
         h = torch.full_like(t, self.first_step) if self.first_step > 0 else self._guess_step(t, y, k)
         nfe = 1 if self.first_step > 0 else 2  # of every sample that is under way

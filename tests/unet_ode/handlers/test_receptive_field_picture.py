@@ -57,7 +57,8 @@ def test_pixel_of_a_volume_in_another_orientation(tmp_path):
 
 
 def test_pixel_outside_the_file_or_its_crop_is_refused(evaluator, items, network, tmp_path, capsys):
-    evaluator(items, network, [ReceptiveFieldPicture(network, (30, 2), tmp_path / "out")]).run()
+    with pytest.raises(ValueError, match=r"no receptive field was drawn: no image has the pixel \(30, 2\)"):
+        evaluator(items, network, [ReceptiveFieldPicture(network, (30, 2), tmp_path / "out")]).run()
     told = "no receptive field: a.png: pixel is (30, 2); expected an index from (0, 0) to (23, 15)"
     assert told in capsys.readouterr().err and not (tmp_path / "out/a_erf.png").exists()
     cropped = MetaTensor(torch.rand(3, 9, 9), affine=torch.tensor([[1.0, 0, 4], [0, 1, 0], [0, 0, 1]]))

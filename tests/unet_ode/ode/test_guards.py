@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -79,7 +81,7 @@ def test_scripted_equal_steps_refuse_what_is_not_finite():
     image = _state()
     image[1, 0] = float("nan")
     with pytest.raises(
-        torch.jit.Error, match=r"sample 1: the state is not finite after the step at t = 0\.0?, dt = 0\.5"
+        torch.jit.Error, match=r"sample 1: the state is too large or not finite at t = 0\.0?, dt = 0\.5"
     ):
         block(image)
 
@@ -124,3 +126,25 @@ def test_weights_of_sixteen_bits_are_refused():
     net = UNode(2, 3, 2, channels=(2, 4)).half()
     with pytest.raises(TypeError, match=r"block 'down1'.*weights of 32 bits at least: use torch.autocast"):
         net(torch.zeros(1, 3, 4, 4).half())
+
+
+class Root(nn.Module):
+    """Smooth in forward; its derivative is infinite where y passes 0, which the adjoint equation meets."""
+
+    def forward(self, t, y):
+        return torch.sqrt(y.abs())
+
+
+@pytest.mark.parametrize("method", ["bosh3", "dopri5"])
+def test_backward_of_the_adjoint_names_the_block(method):
+    y = torch.tensor([[-1.0, -1.0], [-0.1, -0.2]], requires_grad=True)
+    end = ODEBlock(Root(), method, gradient="adjoint", name="up4")(y)
+    with pytest.raises(SolverError, match=r"block 'up4', sample \d: .* at t = [\d.e-]+, dt = [\d.e-]+, after \d+ eval"):
+        end.sum().backward()
+
+
+def test_what_is_too_large_to_square_is_said():
+    with pytest.raises(SolverError, match=r"sample 1: the state is too large or not finite at t = 0\.0"):
+        ODEBlock(Linear())(torch.stack([torch.ones_like(_state()[0]), torch.full_like(_state()[0], 1e200)]))
+    with pytest.raises(SolverError, match=r"sample 0: .* 0 evaluations \(euler, 2 equal steps\).* more steps"):
+        ODEBlock(Linear(), "euler", num_steps=2)(torch.full_like(_state(), math.nan))

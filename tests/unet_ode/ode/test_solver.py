@@ -185,7 +185,7 @@ def test_dynamics_that_cannot_be_solved(failure, method, gradient):
 def test_one_bad_sample_is_named(value, kwargs, function):
     y = torch.ones(4, 3)
     y[2, 1] = value
-    with pytest.raises(SolverError, match=r"block 'ode', sample 2: the (state|field) is not finite"):
+    with pytest.raises(SolverError, match=r"block 'ode', sample 2: the (state is too large or|field is) not finite"):
         ODEBlock(Field(function), **kwargs)(y)
 
 
@@ -240,7 +240,10 @@ for gradient in ("checkpoint", "adjoint"):
         ({"num_steps": 0}, "num_steps is 0; expected 1, 2, ..., or None"),
         ({"first_step": 0.0}, "first_step is 0.0; expected"),
         ({"first_step": 1.5}, "first_step is 1.5"),
-        ({"max_nfe": 0}, "max_nfe is 0; expected 3 or more"),
+        ({"max_nfe": 4}, "max_nfe is 4; expected 5 or more"),
+        ({"max_nfe": 3, "first_step": 0.1}, "max_nfe is 3; expected 4 or more"),
+        ({"num_steps": True}, "num_steps is True"),
+        ({"rtol": math.inf}, "rtol is inf"),
         ({"max_states": 0}, "max_states is 0; expected 1 or more"),
     ],
 )
