@@ -96,12 +96,14 @@ class AdditiveCoupling(nn.Module):
     def draw_keep(self, x: torch.Tensor) -> torch.Tensor | None:
         """Factors of the channels for one training pass: (2, N, channels / 2, 1, 1, 1), for N1 and N2; None for ones.
 
-        They are drawn apart from the pass, since computing the input from the output needs the same ones again.
+        They are drawn apart from the pass, since computing the input from the output needs the same ones again. N, type
+        and device are those of ``x``.
         """
         if self.dropout == 0 or not self.training:
             return None
-        probability = torch.full((2, *x.shape[:2], 1, 1, 1), 1 - self.dropout, dtype=x.dtype, device=x.device)
-        return torch.bernoulli(probability) / (1 - self.dropout)
+        shape, dtype = (2, len(x), self.n1.conv.in_channels, 1, 1, 1), torch.promote_types(x.dtype, torch.float32)
+        share = x.new_full(shape, 1 - self.dropout, dtype=dtype)
+        return torch.bernoulli(share) / (1 - self.dropout)
 
     def _update(self, branch: Branch, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
         update = branch(x, keep)
@@ -117,7 +119,6 @@ class AdditiveCoupling(nn.Module):
         y1 = x1 + self._update(self.n1, x2, keep1)
         return y1, x2 + self._update(self.n2, y1, keep2)
 
-    @torch.jit.unused
     def inverse(
         self, y1: torch.Tensor, y2: torch.Tensor, keep: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,7 +57,7 @@ class LiveMemory(TorchDispatchMode):
                 self._set(storage._cdata, storage.nbytes())
             return result
 
-        torch.UntypedStorage.resize_ = resize_and_count  # type: ignore[method-assign]
+        torch.UntypedStorage.resize_ = resize_and_count  # type: ignore[method-assign, assignment]
         super().__enter__()
         return self
 
