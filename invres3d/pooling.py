@@ -36,13 +36,18 @@ def _interpolate(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="trilinear")
 
 
-def _pull_back_pool_(x: torch.Tensor, grad_pooled: torch.Tensor, grad_x: torch.Tensor) -> None:
-    """Add to ``grad_x`` the gradient by x of ``sum(grad_pooled * pool(x))``, in place."""
-    for part in _parts(x.shape[1]):
-        _, index = F.max_pool3d(x[:, part], 2, return_indices=True)
-        for sample in range(len(x)):
-            flat = grad_x[sample, part].flatten(1)  # a view: samples are contiguous
-            flat.scatter_add_(1, index[sample].flatten(1), grad_pooled[sample, part].flatten(1).to(flat.dtype))
+def _interpolate_back(grad: torch.Tensor) -> torch.Tensor:
+    """Gradient by x of ``sum(grad * interpolate(x))``."""
+    n, c, *size = grad.shape
+    half = [s // 2 for s in size]
+    return torch.ops.aten.upsample_trilinear3d_backward(grad, size, [n, c, *half], False, 2.0, 2.0, 2.0)
+
+
+def _scatter_add_(grad_x: torch.Tensor, index: torch.Tensor, grad_pooled: torch.Tensor) -> None:
+    """Add the gradient by each pooled voxel to that of the voxel it was taken from."""
+    flat_x = grad_x.view(*grad_x.shape[:2], -1)  # in place: never a copy
+    for flat, places, values in zip(flat_x, index.flatten(2), grad_pooled.flatten(2), strict=True):
+        flat.scatter_add_(1, places, values.to(flat.dtype))
 
 
 class PoolDown(Step):
@@ -85,10 +90,10 @@ class PoolDown(Step):
     ) -> None:
         del levels[-2:]
         grad = torch.cat([grads.pop(-2), grads.pop()], 1)
-        pooled = torch.cat([_pool(x) for x in levels[-2:]], 1)
-        (grad_pooled,) = pull_back(self.lift, [pooled], self.lift.parameters(), grad, found)
-        for x, part, grad_x in zip(levels[-2:], grad_pooled.chunk(2, 1), grads[-2:], strict=True):
-            _pull_back_pool_(x, part, grad_x)
+        pooled, indices = zip(*(F.max_pool3d(x, 2, return_indices=True) for x in levels[-2:]), strict=True)
+        (grad_pooled,) = pull_back(self.lift, [torch.cat(pooled, 1)], self.lift.parameters(), grad, found)
+        for grad_x, index, part in zip(grads[-2:], indices, grad_pooled.chunk(2, 1), strict=True):
+            _scatter_add_(grad_x, index, part)
 
 
 class InterpolateUp(Step):
@@ -136,7 +141,7 @@ class InterpolateUp(Step):
         for x, grad, reduced in zip(levels[-2:], grads[-2:], self._reduce(*kept).chunk(2, 1), strict=True):
             for part in _parts(x.shape[1]):
                 add_rounded_(x[:, part], _interpolate(reduced[:, part]), sign=-1)
-                grads_reduced += pull_back(_interpolate, [reduced[:, part]], [], grad[:, part], found)
+                grads_reduced.append(_interpolate_back(grad[:, part]))
         joined = torch.cat(grads_reduced, 1)
         del grads_reduced
         grads += pull_back(self._reduce, kept, self.reduce.parameters(), joined, found)
