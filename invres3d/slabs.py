@@ -86,7 +86,7 @@ class _Slabwise:
         self.scale = branch.norm.weight.view(per_channel) * self.rstd * self.keep
         self.shift = branch.norm.bias.view(per_channel) * self.keep - self.mean * self.scale
         device = self.mean.device.type
-        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device) if autocast else self.mean.dtype
         self.weight = branch.conv.weight.to(self.dtype)
         self.bias = None if branch.conv.bias is None else branch.conv.bias.to(self.dtype)
