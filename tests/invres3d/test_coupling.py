@@ -75,7 +75,9 @@ def test_dropped_channels_are_those_of_the_activation(order):
     keep = torch.tensor([[0.0, 2.0, 0.5], [1.0, 0.0, 3.0]], dtype=torch.float64)[:, :, None, None, None]
     if order == "pre":
         normed = _norm(x, branch.norm)
-        want = F.conv3d(keep * torch.where(normed > 0, normed, 0.01 * normed), branch.conv.weight, branch.conv.bias, padding=1)
+        want = F.conv3d(
+            keep * torch.where(normed > 0, normed, 0.01 * normed), branch.conv.weight, branch.conv.bias, padding=1
+        )
     else:
         want = keep * _branch(x, branch)
     torch.testing.assert_close(branch(x, keep), want, rtol=1e-11, atol=1e-11)
