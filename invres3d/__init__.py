@@ -1,1 +1,1 @@
-"""Volumetric U-Nets of Yamazaki, Rathour and Le (2021): so far the 3-D U-Net that the paper compares with."""
+"""Volumetric U-Nets of Yamazaki, Rathour and Le (2021): invertible ones that train in little memory, and the plain one."""

@@ -244,7 +244,7 @@ def _peak_bytes(net, size=128):
 
 def test_memory_as_a_share_of_the_plain_unets():
     """The plain U-Net has no VAE, the others have; the parameters are equally many."""
-    for size, fully, partially in ((128, 0.165, 0.195), (64, 0.21, 0.225)):
+    for size, fully, partially in ((128, 0.165, 0.195), (64, 0.21, 0.24)):
         plain = _peak_bytes(UNet3D(4, 4), size)
         assert _peak_bytes(FullyInvertibleUNet(4, 4), size) < fully * plain
         assert _peak_bytes(PartiallyInvertibleUNet(4, 4), size) < partially * plain
