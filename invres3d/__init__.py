@@ -1,1 +1,1 @@
-"""Volumetric U-Nets of Yamazaki, Rathour and Le (2021): invertible ones that train in little memory, and the plain one."""
+"""Invertible volumetric U-Nets of Yamazaki, Rathour and Le (2021), which train in little memory, and the plain one."""
