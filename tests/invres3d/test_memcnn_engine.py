@@ -123,10 +123,6 @@ def test_meta_tensors_are_stripped(cls):
 @pytest.mark.parametrize("cls", NETS)
 @pytest.mark.parametrize("backward_inside", [False, True])
 def test_blocks_run_in_full_precision_under_autocast(cls, backward_inside):
-    with torch.autocast("cpu", torch.bfloat16):
-        out = _bare()(torch.randn(1, 8, 4, 4, 4, requires_grad=True).clone())
-    with pytest.raises(RuntimeError):  # the trap
-        out.sum().backward()
     net, plain = _net(cls), _net(cls)
     with torch.autocast("cpu", torch.bfloat16):
         loss = net(_image()).float().square().mean()
