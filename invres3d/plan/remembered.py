@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 __all__ = ["KnownRanges", "RememberedShapes"]
 
-_NEW = object()
+_NEW, _ASK = object(), object()
 
 
 @functools.cache
@@ -21,7 +22,7 @@ def _result(operation: Any) -> Any:
     """What an operation gives: ``_NEW`` tensors, the argument of this name, or None for all else, such as views."""
     schema = operation._schema
     aliased = [argument for argument in schema.arguments if argument.alias_info is not None]
-    if not schema.returns:
+    if not schema.returns or torch.Tag.inplace_view in operation.tags:  # such as set_
         return None
     if not aliased and all(str(value.type) == "Tensor" for value in schema.returns):
         return _NEW
@@ -36,6 +37,10 @@ def _description(value: Any) -> Hashable:
     if isinstance(value, (list, tuple)):
         return tuple(_description(part) for part in value)
     return type(value), value
+
+
+def _storages(values: Any) -> set[int]:
+    return {leaf.untyped_storage()._cdata for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)}
 
 
 class RememberedShapes(TorchDispatchMode):
@@ -64,9 +69,11 @@ class RememberedShapes(TorchDispatchMode):
             return func(*args, **kwargs)
         key = func, _description(args), *((name, _description(value)) for name, value in kwargs.items())
         known = self._known.get(key)
-        if known is None:
+        if known is None or known is _ASK:
             made = func(*args, **kwargs)
-            self._known[key] = _description(made) if result is _NEW else True
+            # some views, such as aten._unsafe_view, do not say that they are
+            is_view = result is _NEW and not _storages(made).isdisjoint(_storages((args, kwargs)))
+            self._known[key] = _ASK if is_view else _description(made)
             return made
         if result is _NEW:
             return self._make(known)

@@ -56,8 +56,8 @@ def test_batches_and_volumes_scale_what_they_should():
     single = predict(Training("UNet3D", "none", **SMALL))
     double = predict(Training("UNet3D", "none", batch_size=2, **SMALL))
     assert double.batch_bytes == 2 * single.batch_bytes == 2 * 32 * 32 * 16 * (2 + 1) * 4
-    gradients = single.parameter_bytes  # do not grow
-    assert double.live_bytes - gradients == pytest.approx(2 * (single.live_bytes - gradients), rel=0.02)
+    # at the peak some of the parameters have their gradients, and those do not grow
+    assert 2 * single.live_bytes - single.parameter_bytes <= double.live_bytes < 2 * single.live_bytes
 
 
 @pytest.mark.parametrize(("optimizer", "moments"), [("adam", 2), ("adamw", 2), ("sgd", 1)])
@@ -72,9 +72,9 @@ def test_parameters_and_moments(optimizer, moments):
     network(image).square().mean().backward()
     updater = OPTIMIZERS[optimizer](parameters)
     updater.step()
-    state = [value for values in updater.state.values() for value in values.values() if isinstance(value, torch.Tensor)]
-    assert found.optimizer_bytes == sum(value.numel() * 4 for value in state)
-    assert found.optimizer_bytes == pytest.approx(moments * found.parameter_bytes, rel=0.01)  # and counters
+    # the counters of steps, without axes, stay in the CPU's memory
+    state = [v for p in parameters for v in updater.state[p].values() if isinstance(v, torch.Tensor) and v.dim()]
+    assert found.optimizer_bytes == sum(value.numel() * 4 for value in state) == moments * found.parameter_bytes
     assert found.update_bytes >= found.parameter_bytes  # the gradients at least
 
 
