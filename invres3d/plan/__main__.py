@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from . import NETWORKS, OPTIMIZERS, Prediction, choices, format_bytes, format_table, largest_cube, parse_bytes, predict
 
@@ -19,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
         "optimiser's state and the batch. Not counted: CUDA's context, workspaces of convolutions and fragments; see "
         "--reserve.",
     )
-    integers = {"type": int, "metavar": "N"}
+    integers: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--patch", nargs=3, required=True, help="voxels along each axis", **integers)
     parser.add_argument("--memory", required=True, help="of the card, such as 8GiB")
     parser.add_argument("--reserve", default="1GiB", help="part of it to leave free (default: %(default)s)")
