@@ -9,18 +9,34 @@ from monai.data import MetaTensor
 from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import split_args
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..sizes import check_volume
+from ..vae import VAEBranch
 
 __all__ = ["UNet3D"]
 
 
-def _double_conv(in_channels: int, out_channels: int, norm: str | tuple | None, act: str | tuple) -> nn.Sequential:
-    if norm is not None:
-        name, args = split_args(norm)
-        if name.lower() == "group":
-            norm = (name, {"num_groups": out_channels, **args})
-    return nn.Sequential(
-        *(Convolution(3, i, out_channels, norm=norm, act=act, bias=norm is None) for i in (in_channels, out_channels))
-    )
+class _DoubleConv(nn.Sequential):
+    """Twice convolution, norm, activation; ``engine`` as that of the network."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, norm: str | tuple | None, act: str | tuple, engine: str
+    ) -> None:
+        if norm is not None:
+            name, args = split_args(norm)
+            if name.lower() == "group":
+                norm = (name, {"num_groups": out_channels, **args})
+        widths = (in_channels, out_channels)
+        super().__init__(*(Convolution(3, i, out_channels, norm=norm, act=act, bias=norm is None) for i in widths))
+        self.engine = engine
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting() and self.engine == "checkpoint" and self.training:
+            return checkpoint(super().forward, input, use_reentrant=False)
+        for module in self:
+            input = module(input)
+        return input
 
 
 class UNet3D(nn.Module):
@@ -36,15 +52,20 @@ class UNet3D(nn.Module):
         norm: normalisation after each convolution, as MONAI names it. "group" without ``num_groups`` has one group per
             channel: the function of affine instance normalisation at a lower peak of memory in the backward pass.
         act: activation, as MONAI names it. In place it needs no copy of its input for the gradient.
+        engine: "none", or "checkpoint": training keeps the input of each block B and repeats the block in the backward
+            pass.
+        vae: whether training adds the losses of :class:`invres3d.vae.VAEBranch`.
 
     Shape:
         - input: (N, in_channels, D, H, W), each of D, H, W a multiple of 2^(len(channels) - 1), 8 with the defaults,
-          and one of them at least twice that: over a single voxel at the deepest level a norm would be constant.
-        - output: (N, out_channels, D, H, W), a plain tensor also for a ``MetaTensor``.
+          and one of them at least twice that: over a single voxel at the deepest level a norm would be constant. In
+          training with VAE each a multiple of twice that.
+        - output: (N, out_channels, D, H, W), a plain tensor also for a ``MetaTensor``; in training with VAE the tuple
+          (logits, l2, kl) with l2 and kl of shape (N,).
 
     Raises:
-        ValueError: when there is only one level, or when the input's shape does not fit; the message names the shape
-            or the size to pad to.
+        ValueError: when there is only one level, when the engine is another, or when the input's shape does not fit;
+            the message names the shape or the size to pad to.
 
     Source:
         The 3-D U-Net baseline of Yamazaki, Rathour, Le 2021, "Invertible Residual Network with Regularization for
@@ -65,51 +86,56 @@ class UNet3D(nn.Module):
         channels: Sequence[int] = (32, 64, 128, 256),
         norm: str | tuple | None = "group",
         act: str | tuple = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
+        engine: str = "none",
+        vae: bool = False,
     ) -> None:
         super().__init__()
+        if engine not in ("none", "checkpoint"):
+            raise ValueError(
+                f"engine is {engine!r}; expected none or checkpoint: the layers of UNet3D cannot be inverted, see "
+                "PartiallyInvertibleUNet and FullyInvertibleUNet"
+            )
         if len(channels) < 2:
             raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
         depth = len(channels) - 1
         self.in_channels = in_channels
         self.step = 2**depth
         widths = [in_channels, *channels]
-        self.encoder = nn.ModuleList(_double_conv(widths[i], widths[i + 1], norm, act) for i in range(depth + 1))
+        self.encoder = nn.ModuleList(_DoubleConv(widths[i], widths[i + 1], norm, act, engine) for i in range(depth + 1))
         self.pool = nn.MaxPool3d(2)
         self.upsample = nn.Upsample(scale_factor=2, mode="trilinear")
         self.decoder = nn.ModuleList(
-            _double_conv(channels[i] + channels[i + 1], channels[i], norm, act) for i in reversed(range(depth))
+            _DoubleConv(channels[i] + channels[i + 1], channels[i], norm, act, engine) for i in reversed(range(depth))
         )
         self.head = nn.Conv3d(channels[0], out_channels, 1)
+        self.vae = VAEBranch(in_channels, channels) if vae else None
 
-    def _check_shape(self, x: torch.Tensor) -> None:
-        shape = list(x.shape)
-        if len(shape) != 5 or shape[1] != self.in_channels:
-            raise ValueError(f"UNet3D got shape {shape}; expected (N, {self.in_channels}, D, H, W)")
-        size = shape[2:]
-        wanted = [(s + self.step - 1) // self.step * self.step for s in size]
-        if max(wanted) <= self.step:
-            wanted[-1] = 2 * self.step
-        if size != wanted:
-            raise ValueError(
-                f"UNet3D got a volume of {size} voxels; expected multiples of {self.step}, one of them at least "
-                f"{2 * self.step}: pad to {wanted}"
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_scripting() and isinstance(x, MetaTensor):
-            x = x.as_tensor()
-        if not torch.jit.is_tracing():
-            self._check_shape(x)
+    def _trunk(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         skips: list[torch.Tensor] = []
         for i, block in enumerate(self.encoder):
             if i > 0:
                 x = self.pool(x)
             x = block(x)
             skips.append(x)
-        x = skips.pop()
+        deepest = x = skips.pop()
         for block in self.decoder:
             # x is rebound at each step to free skip and upsampled map before the convolutions; MONAI's UpCat keeps both
             x = self.upsample(x)
             x = torch.cat([skips.pop(), x], dim=1)
             x = block(x)
-        return self.head(x)
+        return self.head(x), deepest
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if torch.jit.is_scripting():
+            check_volume("UNet3D", list(x.shape), self.in_channels, self.step, self.step)
+            return self._trunk(x)[0]
+        else:
+            vae = self.vae if self.training else None
+            if isinstance(x, MetaTensor):
+                x = x.as_tensor()
+            if not torch.jit.is_tracing():
+                check_volume(
+                    "UNet3D", list(x.shape), self.in_channels, self.step, self.step * (1 if vae is None else 2)
+                )
+            logits, deepest = self._trunk(x)
+            return logits if vae is None else (logits, *vae(deepest, x))

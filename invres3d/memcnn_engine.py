@@ -1,0 +1,131 @@
+"""The package memcnn behind guards: its wrappers get tensors that nobody else reads, and are freed without backward.
+
+memcnn frees the storage of a block's inputs and fills it again in the backward pass. Whoever reads an input in between
+crashes the process, so every input here is a private tensor, whole. Further guards: blocks run in the precision of the
+state (autocast breaks the way back), dropout's factors are drawn before (memcnn would draw others on the way back),
+and what a block holds is let go with the graph when there is no backward pass (it holds itself otherwise).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .resampling import OrthogonalSqueeze, SqueezeDown, SqueezeUp
+from .steps import Residual
+
+__all__ = ["run_with_memcnn"]
+
+_Tensors = tuple[torch.Tensor, ...]
+
+
+class _Bijection(nn.Module):
+    """What memcnn wraps: a map and its inverse, always in full precision."""
+
+    def __init__(self, module: nn.Module, there: Callable[..., _Tensors], back: Callable[..., _Tensors]) -> None:
+        super().__init__()
+        self.module = module  # for its parameters
+        self.there, self.back = there, back
+
+    @staticmethod
+    def _full_precision(device_type: str) -> contextlib.AbstractContextManager:
+        if not torch.amp.is_autocast_available(device_type):
+            return contextlib.nullcontext()
+        return torch.autocast(device_type, enabled=False)
+
+    def forward(self, *x: torch.Tensor) -> _Tensors:
+        with self._full_precision(x[0].device.type):
+            return self.there(*x)
+
+    def inverse(self, *y: torch.Tensor) -> _Tensors:
+        with self._full_precision(y[0].device.type):
+            return self.back(*y)
+
+
+class _Blocks:
+    """The blocks of one forward pass; breaks the cycles of references that memcnn leaves when it dies."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+
+    def __del__(self) -> None:
+        for node in self.nodes:
+            node.inputs.clear()
+            node.outputs.clear()
+
+
+class _HoldBlocks(torch.autograd.Function):
+    """Identity whose place in the graph keeps ``blocks`` as long as the graph lives."""
+
+    @staticmethod
+    def forward(ctx: Any, blocks: _Blocks, *x: torch.Tensor) -> _Tensors:  # type: ignore[override]
+        ctx.blocks = blocks
+        return tuple(tensor.view_as(tensor) for tensor in x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple:  # type: ignore[override]
+        return None, *grads
+
+
+def _split(squeeze: OrthogonalSqueeze, channels: int, x2: torch.Tensor) -> _Tensors:
+    kept = x2.shape[1] - channels
+    return x2[:, :kept].clone(), *(s.clone() for s in squeeze(x2[:, kept:]))
+
+
+def _join(squeeze: OrthogonalSqueeze, skip: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor) -> _Tensors:
+    return (torch.cat([skip, squeeze.inverse(s1, s2)], 1),)
+
+
+def _bijection(step: nn.Module, keep: torch.Tensor | None) -> tuple[_Bijection, int] | None:
+    """The step as a map of the last so many tensors of the state; None when it is not one."""
+    if isinstance(step, Residual):
+        coupling = step.coupling
+        return _Bijection(coupling, lambda *x: coupling(*x, keep), lambda y1, y2: coupling.inverse(y1, y2, keep)), 2
+    if isinstance(step, SqueezeDown):
+        squeeze, channels = step.squeeze, step.channels
+        return _Bijection(squeeze, lambda x: _split(squeeze, channels, x), lambda *y: _join(squeeze, *y)), 1
+    if isinstance(step, SqueezeUp):
+        squeeze, channels = step.squeeze, step.channels
+        return _Bijection(squeeze, lambda *x: _join(squeeze, *x), lambda y: _split(squeeze, channels, y)), 3
+    return None
+
+
+def _wrap(bijection: _Bijection) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # memcnn imports names that PyTorch has moved
+        from memcnn import InvertibleModuleWrapper
+    return InvertibleModuleWrapper(bijection, keep_input=False, keep_input_inverse=False)
+
+
+def run_with_memcnn(
+    steps: Iterable[nn.Module], keeps: Sequence[torch.Tensor | None], levels: list[torch.Tensor], bottleneck: int
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Final state, and state of the deepest level before step ``bottleneck``, both safe to read.
+
+    Args:
+        levels: halves of the state; used up.
+
+    Source:
+        van de Leemput et al. 2019, "MemCNN: A Python/PyTorch package for creating memory-efficient invertible neural
+        networks"; it is what Yamazaki, Rathour, Le 2021 (arXiv:2103.09042) trained with, section 3.4.
+    """
+    blocks, deepest = _Blocks(), levels[-1]
+    for i, (step, keep) in enumerate(zip(steps, keeps, strict=True)):
+        if i == bottleneck:
+            deepest = torch.cat(levels[-2:], 1)
+        found = _bijection(step, keep)
+        if found is None:
+            levels = step(levels, keep)
+            continue
+        bijection, num = found
+        inputs = [levels.pop() for _ in range(num)][::-1]
+        outputs = _wrap(bijection)(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        blocks.nodes += [outputs[0].grad_fn] if outputs[0].grad_fn is not None else []
+        levels += outputs
+    return list(_HoldBlocks.apply(blocks, *levels)), deepest

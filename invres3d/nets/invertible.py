@@ -1,0 +1,71 @@
+"""What the two invertible networks share: everything besides the steps of the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from torch import nn
+
+from ..engine import Chain
+from ..sizes import check_volume
+from ..steps import Step
+from ..vae import VAEBranch
+
+__all__ = ["InvertibleUNet"]
+
+
+class InvertibleUNet(nn.Module):
+    """Stem, chain of invertible steps with the head, and in training the VAE branch at the deepest level.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the output (logits).
+        channels: channels of each level, from full resolution down, even numbers.
+        steps: the chain's.
+        bottleneck: number of the step before which the state is that of the deepest level.
+        engine: see :class:`invres3d.engine.Chain`.
+        vae: whether there is a VAE branch.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int],
+        steps: Sequence[Step],
+        bottleneck: int,
+        engine: str,
+        vae: bool,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.step = 2 ** (len(channels) - 1)
+        self.name = type(self).__name__
+        self.stem = nn.Conv3d(in_channels, channels[0], 3, padding=1)
+        self.chain = Chain(steps, nn.Conv3d(channels[0], out_channels, 1), bottleneck, engine)
+        self.vae = VAEBranch(in_channels, channels) if vae else None
+
+    def _halves(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The stem's output in two halves with memory of their own, which the engine may use up."""
+        bias = self.stem.bias
+        assert bias is not None
+        (w1, w2), (b1, b2) = self.stem.weight.chunk(2), bias.chunk(2)
+        return F.conv3d(x, w1, b1, padding=1), F.conv3d(x, w2, b2, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if torch.jit.is_scripting():
+            check_volume(self.name, list(x.shape), self.in_channels, self.step, self.step)
+            return self.chain(*self._halves(x))[0]
+        else:
+            vae = self.vae if self.training else None
+            if isinstance(x, MetaTensor):
+                x = x.as_tensor()
+            if not torch.jit.is_tracing():
+                check_volume(
+                    self.name, list(x.shape), self.in_channels, self.step, self.step * (1 if vae is None else 2)
+                )
+            logits, deepest = self.chain(*self._halves(x))
+            return logits if vae is None else (logits, *vae(deepest, x))

@@ -1,0 +1,38 @@
+"""The check of a volume's size that all networks share."""
+
+from __future__ import annotations
+
+__all__ = ["check_volume"]
+
+
+def check_volume(name: str, shape: list[int], in_channels: int, step: int, divisor: int) -> None:
+    """Raise when a batch of volumes does not fit a network; the message names the size to pad to.
+
+    Args:
+        name: the network's name, for the message.
+        shape: of the batch.
+        in_channels: channels that the network takes.
+        step: voxels that one at the deepest level stands for, along an axis.
+        divisor: what the size must be a multiple of, itself a multiple of step.
+
+    Raises:
+        ValueError: when the batch is not (N, in_channels, D, H, W), when D, H or W is not a multiple of the divisor, or
+            when there is a single voxel at the deepest level, over which a norm would be constant.
+
+    Example:
+        >>> check_volume("UNet3D", [1, 4, 20, 16, 16], 4, 8, 8)
+        Traceback (most recent call last):
+        ...
+        ValueError: UNet3D got a volume of [20, 16, 16] voxels; expected multiples of 8, one of them at least 16: ...
+    """
+    if len(shape) != 5 or shape[1] != in_channels:
+        raise ValueError(f"{name} got shape {shape}; expected (N, {in_channels}, D, H, W)")
+    size = shape[2:]
+    wanted = [(s + divisor - 1) // divisor * divisor for s in size]
+    if max(wanted) <= step:
+        wanted[-1] = 2 * step
+    if size != wanted:
+        raise ValueError(
+            f"{name} got a volume of {size} voxels; expected multiples of {divisor}, one of them at least "
+            f"{2 * step}: pad to {wanted}"
+        )

@@ -1,0 +1,159 @@
+"""Steps of an invertible U-Net: each changes the state of the levels, and can take its change back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .coupling import AdditiveCoupling, Branch
+from .grid import add_rounded_
+from .slabs import Gradients, add_branch_, pull_back_branch_
+
+__all__ = ["Residual", "Step", "halves", "pull_back"]
+
+
+def halves(x: torch.Tensor) -> list[torch.Tensor]:
+    """First and second half of the channels, each with memory of its own.
+
+    Example:
+        >>> [half.flatten().tolist() for half in halves(torch.arange(4).view(1, 4, 1, 1, 1))]
+        [[0, 1], [2, 3]]
+    """
+    return [half.clone(memory_format=torch.contiguous_format) for half in x.chunk(2, 1)]
+
+
+def pull_back(
+    function: Callable[..., torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    parameters: Iterable[nn.Parameter],
+    grad: torch.Tensor,
+    found: Gradients,
+    use: Callable[[torch.Tensor], None] | None = None,
+) -> list[torch.Tensor]:
+    """Gradients by ``inputs`` of ``sum(grad * function(*inputs))``; those by the parameters are added to ``found``.
+
+    Args:
+        use: called with the function's output, which it must not change. The output is freed before the gradients are
+            computed.
+
+    Example:
+        >>> pull_back(torch.square, [torch.tensor(3.0)], [], torch.tensor(1.0), Gradients())
+        [tensor(6.)]
+    """
+    wanted = [p for p in parameters if p.requires_grad]
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        output = function(*leaves)
+    if use is not None:
+        use(output.detach())
+    grad = grad.to(output.dtype)
+    edge = torch.autograd.graph.get_gradient_edge(output)
+    del output
+    grads = torch.autograd.grad(edge, [*leaves, *wanted], grad)
+    for parameter, gradient in zip(wanted, grads[len(leaves) :], strict=True):
+        found.add(parameter, gradient)
+    return list(grads[: len(leaves)])
+
+
+class Step(nn.Module):
+    """What a chain is made of. The state is a list: two halves of the channels of each level, the deepest level last.
+
+    ``forward`` is the step for autograd, the exporters and evaluation. ``advance_`` is the same in place, outside of
+    autograd, and ``retreat_`` takes it back bit by bit while it turns the gradients by the state after the step into
+    those by the state before. Both may replace, append and remove tensors of the lists, which nobody else uses.
+    """
+
+    def draw_keep(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What is random in a training pass over a batch like ``x``; handed to the methods below."""
+        return None
+
+    def forward(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> Any:
+        """Take the step. Gives what ``retreat_`` needs besides the state."""
+        raise NotImplementedError
+
+    def retreat_(
+        self,
+        levels: list[torch.Tensor],
+        grads: list[torch.Tensor],
+        keep: torch.Tensor | None,
+        kept: Any,
+        found: Gradients,
+    ) -> None:
+        raise NotImplementedError
+
+
+def _add_whole_(target: torch.Tensor, branch: Branch, x: torch.Tensor, keep: torch.Tensor | None) -> None:
+    add_rounded_(target, branch(x, keep))
+
+
+def _pull_back_whole_(
+    target: torch.Tensor,
+    branch: Branch,
+    x: torch.Tensor,
+    keep: torch.Tensor | None,
+    kept: None,
+    grad_target: torch.Tensor,
+    grad_x: torch.Tensor,
+    found: Gradients,
+) -> None:
+    (grad,) = pull_back(
+        lambda leaf: branch(leaf, keep),
+        [x],
+        branch.parameters(),
+        grad_target,
+        found,
+        use=lambda update: add_rounded_(target, update.clone(), sign=-1),
+    )
+    grad_x += grad
+
+
+class Residual(Step):
+    """An additive coupling of the deepest level's halves.
+
+    Args:
+        coupling: the coupling. With the order norm, activation, convolution it runs slab by slab, otherwise whole.
+    """
+
+    def __init__(self, coupling: AdditiveCoupling) -> None:
+        super().__init__()
+        self.coupling = coupling
+
+    def draw_keep(self, x: torch.Tensor) -> torch.Tensor | None:
+        return self.coupling.draw_keep(x)
+
+    def forward(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> list[torch.Tensor]:
+        x2 = levels.pop()
+        x1 = levels.pop()
+        y1, y2 = self.coupling(x1, x2, keep)
+        levels.append(y1)
+        levels.append(y2)
+        return levels
+
+    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> Any:
+        x1, x2 = levels[-2:]
+        n1, n2 = self.coupling.n1, self.coupling.n2
+        keep1, keep2 = (None, None) if keep is None else keep
+        add_: Callable = add_branch_ if n1.order == "pre" else _add_whole_
+        return add_(x1, n1, x2, keep1), add_(x2, n2, x1, keep2)
+
+    def retreat_(
+        self,
+        levels: list[torch.Tensor],
+        grads: list[torch.Tensor],
+        keep: torch.Tensor | None,
+        kept: Any,
+        found: Gradients,
+    ) -> None:
+        y1, y2 = levels[-2:]
+        grad1, grad2 = grads[-2:]
+        n1, n2 = self.coupling.n1, self.coupling.n2
+        keep1, keep2 = (None, None) if keep is None else keep
+        undo_: Callable = pull_back_branch_ if n1.order == "pre" else _pull_back_whole_
+        undo_(y2, n2, y1, keep2, kept[1], grad2, grad1, found)
+        undo_(y1, n1, y2, keep1, kept[0], grad1, grad2, found)
