@@ -98,7 +98,7 @@ def report_accuracy(bench: Bench, entries: dict[str, Contender], weights: dict[s
         found = gradient(contender.network)
         error = torch.sigmoid(bench.infer(contender).double()) - truth
         cosine = float(found @ wanted / (found.norm() * wanted.norm()))
-        print(f"| {name} | {float(error.square().mean().sqrt()):.1e} | {float(error.abs().max()):.1e} | {cosine:.3f} |")
+        print(f"| {name} | {float(error.square().mean().sqrt()):.2e} | {float(error.abs().max()):.1e} | {cosine:.3f} |")
 
 
 def spread(values: list[float]) -> str:
