@@ -31,9 +31,6 @@ bench: $(READY)  ## compare speeds and memory, as ratios within one run
 	$(VENV)/python tools/bench/pixels_per_second.py
 	$(VENV)/python tools/bench/ode_solvers.py
 	$(VENV)/python tools/bench/ode_memory.py
-	$(VENV)/python tools/bench/invertible_memory.py
-	$(VENV)/python tools/bench/invertible_steps.py
-	$(VENV)/python tools/bench/invertible_losses.py --output runs/invertible_losses
 
 export: $(READY)  ## write models/model.ts of BUNDLE (TorchScript)
 	cd bundles/$(BUNDLE) && ../../$(VENV)/python -m monai.bundle ckpt_export network_def --filepath models/model.ts \
