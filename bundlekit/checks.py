@@ -15,8 +15,9 @@ from torch import nn
 from tqdm import tqdm
 
 from .datalists import find_images, find_overwritten, read_section, require_apart
-from .files import InputError, describe, require_file, require_writable_folder
+from .files import InputError, InputNote, describe, require_file, require_writable_folder
 from .images import check_item
+from .modalities import pick_files
 from .weights import check_weights, compute_sha256
 
 __all__ = ["RunChecks"]
@@ -88,6 +89,8 @@ class RunChecks:
         spatial_dims: 2 or 3, of images and labels.
         channels: how many channels an image may have; several numbers where the pipeline copes with each of them.
         label_values: the class numbers that may occur in labels; None allows every whole number from 0 up.
+        modalities: words that the names of an image's files end with, such as flair and t1, where each modality is a
+            file of its own; an entry's files are put into this order.
 
     Example:
         >>> checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
@@ -99,13 +102,19 @@ class RunChecks:
     """
 
     def __init__(
-        self, spatial_dims: int, channels: int | Sequence[int], label_values: Sequence[int] | None = None
+        self,
+        spatial_dims: int,
+        channels: int | Sequence[int],
+        label_values: Sequence[int] | None = None,
+        modalities: Sequence[str] = (),
     ) -> None:
         self.spatial_dims = spatial_dims
         self.channels = channels
         self.label_values = label_values
+        self.modalities = modalities
         self._errors: list[str] = []
         self._left_out: list[str] = []
+        self._notes: list[str] = []
 
     def section(self, dataset_dir: str | os.PathLike, name: str) -> list[dict[str, Any]]:
         """The usable ``{"image": path, "label": path}`` of the list ``name`` in ``dataset_dir/dataset.json``.
@@ -123,7 +132,7 @@ class RunChecks:
         Args:
             dataset_dir: file or folder, see :func:`bundlekit.datalists.find_images`.
         """
-        items = self._usable(lambda: find_images(dataset_dir), ("image",), str(dataset_dir))
+        items = self._usable(lambda: find_images(dataset_dir, self.modalities), ("image",), str(dataset_dir))
         self._record(self._errors, find_overwritten(items))
         return items
 
@@ -170,6 +179,7 @@ class RunChecks:
             (positive, _check_positive),
         ]
         errors += _failures(needs)
+        _print_all("note", self._notes)
         _print_all("left out", self._left_out)
         _print_all("error", errors)
         if errors:
@@ -198,15 +208,27 @@ class RunChecks:
             return []
         kept = []
         for item in tqdm(items, desc=f"checking {source}", unit="item", disable=len(items) <= _LONG_LIST):
-            problems = check_item(item, keys, self.spatial_dims, self.channels, self.label_values)
-            self._record(self._left_out, problems)
-            if not problems:
+            problems = self._problems(item, keys)
+            notes = [problem for problem in problems if isinstance(problem, InputNote)]
+            self._record(self._notes, notes)
+            self._record(self._left_out, [problem for problem in problems if problem not in notes])
+            if len(problems) == len(notes):
                 kept.append(item)
         if not kept:
             found = f"none of {len(items)} can be used"
             remedy = "correct the files that were left out"
             self._record(self._errors, [InputError(source, found, "at least one", remedy)])
         return kept
+
+    def _problems(self, item: dict[str, Any], keys: Sequence[str]) -> list[InputError]:
+        """All that is wrong with an entry; its files are put into the order of the modalities."""
+        paths = item.get("image")
+        if self.modalities and isinstance(paths, list) and paths and all(isinstance(path, str) for path in paths):
+            try:
+                item["image"] = pick_files(paths, self.modalities)
+            except InputError as error:
+                return [error]
+        return check_item(item, keys, self.spatial_dims, self.channels, self.label_values)
 
     @staticmethod
     def _record(lines: list[str], problems: Iterable[InputError]) -> None:

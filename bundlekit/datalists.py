@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from monai.data import create_file_basename, load_decathlon_datalist
 from monai.utils import ensure_tuple
 
 from .files import InputError, require_file
+from .modalities import group_files
 
 __all__ = ["find_images", "find_overwritten", "read_section", "require_apart"]
 
@@ -77,7 +78,7 @@ def read_section(dataset_dir: str | os.PathLike, name: str) -> list[dict[str, An
     return [{key: item[key] for key in ("image", "label") if key in item} for item in items]
 
 
-def find_images(dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
+def find_images(dataset_dir: str | os.PathLike, modalities: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The images to segment, as ``[{"image": path}, ...]``.
 
     One file stands for itself. With a ``dataset.json`` the folder gives its list "test", or where there is none all
@@ -85,6 +86,8 @@ def find_images(dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
 
     Args:
         dataset_dir: file or folder.
+        modalities: words that the names of a volume's files end with, such as flair and t1, where each has several;
+            the files of one case are then one entry, and one file stands for all files of its case beside it.
 
     Raises:
         InputError: where there is nothing of that kind, or no image in it.
@@ -99,7 +102,7 @@ def find_images(dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
     """
     root = Path(str(dataset_dir))
     if os.path.isfile(root):
-        return [{"image": str(root)}]
+        return _cases([str(root)], modalities) if modalities else [{"image": str(root)}]
     if not os.path.isdir(root):
         raise InputError(root, "does not exist", "an image, a folder of images, or " + _LAYOUT, "correct --dataset_dir")
     folder = root
@@ -107,7 +110,22 @@ def find_images(dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
         if _read_lists(root / "dataset.json").get("test"):
             return [{"image": item.get("image")} for item in read_section(root, "test")]
         folder = root / "images"
-    return [{"image": str(folder / name)} for name in _image_names(folder)]
+    paths = [str(folder / name) for name in _image_names(folder)]
+    return _cases(paths, modalities) if modalities else [{"image": path} for path in paths]
+
+
+def _cases(paths: list[str], modalities: Sequence[str]) -> list[dict[str, Any]]:
+    """The entry of each case in a folder, or of the one case that a single file belongs to."""
+    if len(paths) == 1:
+        parent = Path(paths[0]).parent
+        beside = [str(parent / name) for name in _image_names(parent)]
+        groups = [group for group in group_files(beside, modalities) if paths[0] in group]
+    else:
+        groups = group_files(paths, modalities)
+    if not groups:
+        expected = f"files such as case_{modalities[0]}.nii.gz, one for each of {', '.join(modalities)}"
+        raise InputError(paths[0], "has a name without a modality", expected, "rename the files")
+    return [{"image": group} for group in groups]
 
 
 def _image_names(folder: Path) -> list[str]:

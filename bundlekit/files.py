@@ -7,7 +7,7 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-__all__ = ["InputError", "describe", "require_file", "require_writable_folder"]
+__all__ = ["InputError", "InputNote", "describe", "require_file", "require_writable_folder"]
 
 
 class InputError(ValueError):
@@ -26,6 +26,15 @@ class InputError(ValueError):
 
     def __init__(self, file: str | os.PathLike, found: str, expected: str, remedy: str) -> None:
         super().__init__(f"{file}: {found}; expected {expected}; {remedy}")
+
+
+class InputNote(InputError):
+    """An input that a run can use and that may still be a mistake, in the same form.
+
+    Example:
+        >>> print(InputNote("label.nii", "holds background alone", "labels", "draw them"))
+        label.nii: holds background alone; expected labels; draw them
+    """
 
 
 def describe(error: Exception) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
-from .files import InputError, require_file
+from .files import InputError, InputNote, require_file
+from .grids import Grid, check_affine, check_header, check_same_grid
 
 __all__ = ["check_image", "check_item", "check_label"]
 
@@ -29,8 +30,26 @@ def _count_and_first(bad: np.ndarray) -> str:
     return f"{np.count_nonzero(bad)} of {bad.size} values, first at index ({', '.join(map(str, first))})"
 
 
-def _read(path: str, spatial_dims: int) -> tuple[np.ndarray, str]:
+def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int) -> None:
+    """``shape`` has the channels first. A volume's channels are files of their own: in one file they may be times."""
+    if spatial_dims == 3 and (len(shape) > 4 or (len(shape) == 4 and shape[0] > 1)):
+        found = f"holds several volumes ({_size((*shape[1:], shape[0]))})"
+        remedy = "split it, as fslsplit or nibabel.four_to_three do, and list the files in the order of the modalities"
+        raise InputError(path, found, "one volume of 3 dimensions", remedy)
+    if len(shape) != spatial_dims + 1:
+        found = f"has {len(shape) - 1} spatial dimensions ({_size(shape[1:])})"
+        remedy = "save each slice as a file of its own" if spatial_dims == 2 else "join the slices to one volume"
+        raise InputError(path, found, f"{spatial_dims} dimensions", remedy)
+    if min(shape[1:]) < 2:  # MONAI's writers drop axes of length 1, so that no output could be saved
+        remedy = "crop a larger region, or take it out"
+        raise InputError(path, f"is {_size(shape[1:])}", "at least 2 pixels a side", remedy)
+
+
+def _read(path: str, spatial_dims: int) -> tuple[np.ndarray, Grid, str]:
+    """The values with the channels first, their grid, and Pillow's mode of the image."""
     require_file(path, _DATALIST)
+    if spatial_dims == 3:
+        check_header(path)
     try:
         image = LoadImage(image_only=True, ensure_channel_first=True)(path)
     except Exception as error:  # each reader has its own exceptions
@@ -38,22 +57,20 @@ def _read(path: str, spatial_dims: int) -> tuple[np.ndarray, str]:
         found = f"cannot be read as an image (truncated or not an image; the reader says: {reason})"
         raise InputError(path, found, "a whole image file", "copy or export it again, or take it out") from error
     array = image.numpy()
-    if array.ndim != spatial_dims + 1:
-        found = f"has {array.ndim - 1} spatial dimensions ({_size(array.shape[1:])})"
-        remedy = "save each slice as a file of its own" if spatial_dims == 2 else "join the slices to one volume"
-        raise InputError(path, found, f"{spatial_dims} dimensions", remedy)
-    if min(array.shape[1:]) < 2:  # MONAI's writers drop axes of length 1, so that no output could be saved
-        remedy = "crop a larger region, or take it out"
-        raise InputError(path, f"is {_size(array.shape[1:])}", "at least 2 pixels a side", remedy)
+    _check_dimensions(path, array.shape, spatial_dims)
+    affine = None
+    if spatial_dims == 3:
+        affine = np.asarray(image.affine)
+        check_affine(path, affine)
     bad = ~np.isfinite(array)
     if bad.any():
         found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
         raise InputError(path, found, "finite numbers", "replace them, by 0 or the background's value for instance")
-    return array, image.meta.get("mode", "")
+    return array, Grid(array.shape[1:], affine), image.meta.get("mode", "")
 
 
-def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Sequence[int]) -> tuple[int, ...]:
-    """The spatial shape of an image that a network can take.
+def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Sequence[int]) -> Grid:
+    """The grid of an image that a network can take.
 
     Args:
         path: the file, or several whose channels are stacked.
@@ -62,37 +79,41 @@ def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Se
 
     Raises:
         InputError: where the file is missing, unreadable, not finite, less than 2 pixels wide along any axis, or
-            of other dimensions or channels.
+            of other dimensions or channels; where a volume's header gives its voxels no size or place, or all
+            its voxels are alike; and where several files differ in shape or affine.
 
     Example:
         >>> import tempfile
         >>> from PIL import Image
         >>> path = tempfile.mkdtemp() + "/grey.png"
         >>> Image.new("L", (6, 4)).save(path)
-        >>> check_image(path, spatial_dims=2, channels=1)
+        >>> check_image(path, spatial_dims=2, channels=1).shape
         (6, 4)
     """
     paths, allowed = ensure_tuple(path), ensure_tuple(channels)
     found = 0
-    shape: tuple[int, ...] = ()
+    first: Grid | None = None
     for part in paths:
-        array, mode = _read(part, spatial_dims)
+        array, grid, mode = _read(part, spatial_dims)
         if mode == "P":
             remedy = "save it as grey or RGB"
             raise InputError(part, "is a palette image: its pixels are indices of colours", "intensities", remedy)
-        if shape not in ((), array.shape[1:]):
-            raise InputError(part, f"is {_size(array.shape[1:])}", f"{_size(shape)} as {paths[0]}", "resample it")
-        found, shape = found + array.shape[0], array.shape[1:]
-    if found not in allowed:
+        if spatial_dims == 3 and array.min() == array.max():
+            remedy = "export it again, or take it out"
+            raise InputError(part, f"holds nothing but {array.flat[0]:g}", "intensities that differ", remedy)
+        first = first or grid
+        check_same_grid(part, grid, paths[0], first, exact=True, remedy="resample it to that one's grid")
+        found += array.shape[0]
+    if first is None or found not in allowed:
         colours = _COLOURS.get(mode, "")
         expected = f"{' or '.join(map(str, allowed))}"
         remedy = "save it without alpha" if "alpha" in colours else "convert it, or use the bundle made for such images"
         raise InputError(paths[0], f"number of channels is {found}{colours}", expected, remedy)
-    return shape
+    return first
 
 
-def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None) -> tuple[int, ...]:
-    """The spatial shape of a label map whose values are all known.
+def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None) -> tuple[Grid, bool]:
+    """The grid of a label map whose values are all known, and whether any of them is not background, 0.
 
     Args:
         path: the file.
@@ -101,17 +122,18 @@ def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None
 
     Raises:
         InputError: where the file is missing, unreadable, less than 2 pixels wide along any axis, of other dimensions,
-            or holds any other value.
+            or holds any other value; where a volume's header gives its voxels no size or place.
 
     Example:
         >>> import tempfile
         >>> from PIL import Image
         >>> path = tempfile.mkdtemp() + "/mask.png"
         >>> Image.new("L", (6, 4), 255).save(path)
-        >>> check_label(path, spatial_dims=2, label_values=[0, 255])
-        (6, 4)
+        >>> grid, has_objects = check_label(path, spatial_dims=2, label_values=[0, 255])
+        >>> grid.shape, has_objects
+        ((6, 4), True)
     """
-    array, _ = _read(path, spatial_dims)
+    array, grid, _ = _read(path, spatial_dims)
     if len(array) != 1:
         remedy = f"save the class numbers, not colours: {_PREPARE}"
         raise InputError(path, f"has {len(array)} channels", "a label map of 1 channel", remedy)
@@ -124,7 +146,7 @@ def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None
         found = f"holds other labels: {shown}{more}; {_count_and_first(bad)}"
         remedy = f"divide by 255 (a mask saved as 0/255), or {_PREPARE}" if values.tolist() == [255] else _PREPARE
         raise InputError(path, found, expected, remedy)
-    return array.shape[1:]
+    return grid, bool(array.any())
 
 
 def check_item(
@@ -134,7 +156,7 @@ def check_item(
     channels: int | Sequence[int],
     label_values: Sequence[int] | None,
 ) -> list[InputError]:
-    """All that is wrong with one entry of a data list; an empty list where it can be used.
+    """All that is wrong with one entry of a data list; nothing but notes where it can be used.
 
     Args:
         item: ``{"image": path or paths, "label": path}``.
@@ -150,7 +172,7 @@ def check_item(
 file
     """
     errors: list[InputError] = []
-    shapes = {}
+    grids = {}
     for key in keys:
         value: Any = item.get(key)
         paths = value if key == "image" and isinstance(value, list) and value else [value]
@@ -159,12 +181,20 @@ file
                 remedy = "add it to dataset.json, or take the entry out"
                 raise InputError(f"entry {item}", f'has no path under "{key}"', f'"{key}": path', remedy)
             if key == "image":
-                shapes[key] = check_image(value, spatial_dims, channels)
-            else:
-                shapes[key] = check_label(value, spatial_dims, label_values)
+                grids[key] = check_image(value, spatial_dims, channels)
+                continue
+            grids[key], has_objects = check_label(value, spatial_dims, label_values)
+            if spatial_dims == 3 and not has_objects:
+                remedy = "leave it where that is right, else draw its labels or take the entry out"
+                errors.append(InputNote(value, "holds background alone", "a label somewhere", remedy))
         except InputError as error:
             errors.append(error)
-    if len(set(shapes.values())) > 1:
-        expected = f"{_size(shapes['image'])} as its image {item['image']}"
-        errors.append(InputError(item["label"], f"is {_size(shapes['label'])}", expected, "pair it with its own image"))
+    if len(grids) > 1:
+        image = ensure_tuple(item["image"])[0]
+        try:
+            remedy = "pair it with its own image"
+            reference = f"its image {image}"
+            check_same_grid(item["label"], grids["label"], reference, grids["image"], exact=False, remedy=remedy)
+        except InputError as error:
+            errors.append(error)
     return errors

@@ -40,8 +40,8 @@ def plot_history(history_path: str | os.PathLike, png_path: str | os.PathLike) -
     """Draw a training's loss and its validation metrics over the epochs, side by side.
 
     Args:
-        history_path: JSON file with ``{"loss": [[epoch, value], ...], "metrics": {name: [[epoch, value], ...]}}``; a
-            null value leaves a gap.
+        history_path: JSON file with ``{"loss": [[epoch, value], ...], "metrics": {name: [[epoch, value], ...]}}`` and,
+            where the loss is a sum, ``"terms"`` in the form of the metrics; a null value leaves a gap.
         png_path: picture to write; it appears when it is complete.
 
     Example:
@@ -56,7 +56,7 @@ def plot_history(history_path: str | os.PathLike, png_path: str | os.PathLike) -
     history = json.loads(Path(history_path).read_text(encoding="utf-8"))
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw(left, {"training loss": history["loss"]}, "loss")
+    _draw(left, {"training loss": history["loss"], **history.get("terms", {})}, "loss")
     _draw(right, history["metrics"], "validation")
     write_atomically(png_path, lambda name: figure.savefig(name, format="png", dpi=120))
 

@@ -53,7 +53,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], Any]) -> No
 def autocast_on_cpu(network: nn.Module, device: torch.device, enabled: bool) -> nn.Module:
     """Let ``network`` compute in bfloat16 when it runs on a CPU; MONAI's engines do this only for CUDA.
 
-    The weights and the state dict stay float32 and the output is cast back to float32.
+    The weights and the state dict stay float32 and the output, a tensor or a tuple of them, is cast back to float32.
 
     Example:
         >>> network = autocast_on_cpu(nn.Conv2d(1, 1, 3), torch.device("cpu"), True)
@@ -62,7 +62,12 @@ def autocast_on_cpu(network: nn.Module, device: torch.device, enabled: bool) -> 
     """
     if enabled and device.type == "cpu":
         forward = torch.autocast("cpu", dtype=torch.bfloat16)(network.forward)
-        network.forward = lambda *args, **kwargs: forward(*args, **kwargs).float()
+
+        def forward_in_float(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()
+
+        network.forward = forward_in_float
     return network
 
 
@@ -98,9 +103,9 @@ class TrainingState:
 
     Attach it after all handlers that change what it saves (learning rate, validation): it goes last in the list.
     ``state_path`` holds everything that a resumed run needs; ``ckpt_path`` is a flat state_dict of the network for
-    inference; ``history.json`` beside the state has loss, learning rate and validation metrics per epoch. The last
-    epoch is validated whatever the interval. Each file is replaced as a whole, so a kill at any time leaves the
-    previous one.
+    inference; ``history.json`` beside the state has loss, learning rate, validation metrics and, as "terms", the
+    trainer's own metrics per epoch. The last epoch is validated whatever the interval. Each file is replaced as a
+    whole, so a kill at any time leaves the previous one.
 
     Args:
         state_path: file of the training's state.
@@ -133,7 +138,7 @@ class TrainingState:
         self.resume = resume
         self.settings = dict(settings or {})
         self.best: float | None = None
-        self.history: dict[str, Any] = {"loss": [], "lr": [], "metrics": {}}
+        self.history: dict[str, Any] = {"loss": [], "lr": [], "terms": {}, "metrics": {}}
         self._losses: list[float] = []
         self._lr = 0.0
         self._scores: dict[str, float] = {}
@@ -188,13 +193,15 @@ class TrainingState:
         self._scores = {name: float(value) for name, value in evaluator.state.metrics.items()}
         self._key_score = self._scores[evaluator.state.key_metric_name]
 
-    def _keep_history(self, epoch: int, max_epochs: int | None) -> None:
+    def _keep_history(self, engine: SupervisedTrainer) -> None:
+        epoch = engine.state.epoch
         loss = float(np.mean(self._losses))
-        logger.info("epoch %d of %s: loss %.4f", epoch, max_epochs, loss)
+        logger.info("epoch %d of %s: loss %.4f", epoch, engine.state.max_epochs, loss)
         self.history["loss"].append([epoch, loss])
         self.history["lr"].append([epoch, self._lr])
-        for name, value in self._scores.items():
-            self.history["metrics"].setdefault(name, []).append([epoch, value])
+        for kind, values in (("terms", engine.state.metrics), ("metrics", self._scores)):
+            for name, value in values.items():
+                self.history[kind].setdefault(name, []).append([epoch, float(value)])
 
     def _is_best(self) -> bool:
         if self.evaluator is None:
@@ -207,7 +214,7 @@ class TrainingState:
     def _save(self, engine: SupervisedTrainer) -> None:
         if self.evaluator is not None and not self._scores and engine.state.epoch == engine.state.max_epochs:
             self.evaluator.run(engine.state.epoch)
-        self._keep_history(engine.state.epoch, engine.state.max_epochs)
+        self._keep_history(engine)
         is_best = self._is_best()
         self._scores = {}
         if dist.is_initialized() and dist.get_rank() > 0:

@@ -8,11 +8,15 @@ from pathlib import Path
 from .dataset import Phantom, PhantomKind, write_dataset
 from .em import MEMBRANE_EM
 from .glands import GLAND_HISTOLOGY
+from .volumes import BRAIN_TUMOR, HIPPOCAMPUS, INFANT_BRAIN
 
 __all__ = ["KINDS", "Phantom", "PhantomKind", "make_dataset"]
 
 KINDS: dict[str, PhantomKind] = {
+    "brain_tumor_mri_segmentation": BRAIN_TUMOR,
     "gland_histology_segmentation": GLAND_HISTOLOGY,
+    "hippocampus_mri_segmentation": HIPPOCAMPUS,
+    "infant_brain_mri_segmentation": INFANT_BRAIN,
     "membrane_em_segmentation": MEMBRANE_EM,
 }
 """The kind of phantom of each bundle, by the bundle's name."""
@@ -24,7 +28,7 @@ def make_dataset(
     training: int = 8,
     validation: int = 2,
     test: int = 4,
-    size: int = 256,
+    size: int | None = None,
     seed: int = 0,
 ) -> None:
     """Write a phantom data set for one bundle: the same arguments give the same bytes.
@@ -39,7 +43,7 @@ def make_dataset(
         training: number of images to train with.
         validation: number of images to validate with.
         test: number of images to test with.
-        size: edge length of the images in px.
+        size: edge length of the images in px, or in voxels along y; None takes that of the kind.
         seed: non-negative seed of the random generator.
 
     Raises:
@@ -56,4 +60,4 @@ def make_dataset(
     if name not in KINDS:
         raise ValueError(f"no phantom named {name!r}, wanted one of: {', '.join(sorted(KINDS))}")
     counts = {"training": training, "validation": validation, "test": test}
-    write_dataset(name, KINDS[name], Path(directory), counts, size, seed)
+    write_dataset(name, KINDS[name], Path(directory), counts, KINDS[name].size if size is None else size, seed)

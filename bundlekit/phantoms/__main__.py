@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--training", type=int, default=8, help="number of images to train with (default: %(default)s)")
     parser.add_argument("--validation", type=int, default=2, help="number to validate with (default: %(default)s)")
     parser.add_argument("--test", type=int, default=4, help="number to test with (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="edge length in px (default: %(default)s)")
+    parser.add_argument("--size", type=int, help="edge length in px or voxels (default: the bundle's)")
     parser.add_argument("--seed", type=int, default=0, help="seed, 0 or above (default: %(default)s)")
     options = vars(parser.parse_args(arguments))
     try:

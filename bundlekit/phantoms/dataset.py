@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+from monai.utils import ensure_tuple
 from PIL import Image
 
 from ..files import InputError
@@ -50,7 +51,10 @@ class PhantomKind:
         description: one sentence for ``dataset.json``.
         modality: a name for each image channel, in order.
         labels: a name for each label value, in order from 0.
-        ending: file ending of images and labels, ``".png"`` or ``".nii.gz"`` (voxels of 1 mm).
+        ending: file ending of images and labels, ``".png"`` or ``".nii.gz"``. A volume of several channels has a file
+            for each, whose name ends with that of the channel.
+        size: edge length in px or voxels where none is asked for.
+        affine: rows of the 4 x 4 matrix from voxel index to position in mm, for volumes.
 
     Example:
         >>> def generate(rng, size):
@@ -65,17 +69,24 @@ class PhantomKind:
     modality: tuple[str, ...]
     labels: tuple[str, ...]
     ending: str
+    size: int = 256
+    affine: tuple[tuple[float, ...], ...] = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 
 
-def _write_png(array: np.ndarray, path: Path) -> None:
-    Image.fromarray(array).save(path)
+def _write(kind: PhantomKind, array: np.ndarray, path: Path) -> None:
+    if kind.ending == ".png":
+        Image.fromarray(array).save(path)
+    else:
+        nibabel.save(nibabel.Nifti1Image(array, np.array(kind.affine, float)), path)
 
 
-def _write_nifti(array: np.ndarray, path: Path) -> None:
-    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
-
-
-_WRITERS = {".png": _write_png, ".nii.gz": _write_nifti}
+def _write_image(kind: PhantomKind, array: np.ndarray, paths: Sequence[Path]) -> None:
+    """One file, or one for each channel of a volume."""
+    if len(paths) == 1:
+        _write(kind, array, paths[0])
+        return
+    for i, path in enumerate(paths):
+        _write(kind, array[..., i], path)
 
 
 def _is_truth_of(name: str, path: Path) -> bool:
@@ -95,15 +106,22 @@ def _refuse_foreign(name: str, directory: Path, planned: set[str]) -> None:
         raise InputError(directory, found, "a new or empty folder", "choose another one, or empty this one yourself")
 
 
-def _items(kind: PhantomKind, counts: Mapping[str, int]) -> dict[str, list[dict[str, str]]]:
+def _item(kind: PhantomKind, number: int) -> dict[str, Any]:
+    name = f"{number:03d}"
+    image: str | list[str] = f"images/{name}{kind.ending}"
+    if kind.ending != ".png" and len(kind.modality) > 1:
+        image = [f"images/{name}_{modality}{kind.ending}" for modality in kind.modality]
+    return {"image": image, "label": f"labels/{name}{kind.ending}"}
+
+
+def _items(kind: PhantomKind, counts: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
     """The lists of ``dataset.json``: files are numbered through all sections, an empty section is left out."""
-    sections: dict[str, list[dict[str, str]]] = {}
+    sections: dict[str, list[dict[str, Any]]] = {}
     start = 0
     for section, count in counts.items():
-        files = [f"{i:03d}{kind.ending}" for i in range(start, start + count)]
+        if count:
+            sections[section] = [_item(kind, i) for i in range(start, start + count)]
         start += count
-        if files:
-            sections[section] = [{"image": f"images/{f}", "label": f"labels/{f}"} for f in files]
     return sections
 
 
@@ -142,17 +160,18 @@ def write_dataset(
         raise ValueError(f"got {dict(counts)} phantoms, wanted counts >= 0 with one above 0 at least")
     sections = _items(kind, counts)
     items = [item for section in sections.values() for item in section]
-    planned = {path for item in items for path in item.values()} | {"dataset.json", "truth.json"}
+    planned = {path for item in items for value in item.values() for path in ensure_tuple(value)}
+    planned |= {"dataset.json", "truth.json"}
     _refuse_foreign(name, directory, planned)
     for folder in ("images", "labels"):
         (directory / folder).mkdir(parents=True, exist_ok=True)
     truths = []
     for i, item in enumerate(items):
         phantom = kind.generate(np.random.default_rng([seed, i]), size)
-        _WRITERS[kind.ending](phantom.image, directory / item["image"])
-        _WRITERS[kind.ending](phantom.label, directory / item["label"])
+        _write_image(kind, phantom.image, [directory / path for path in ensure_tuple(item["image"])])
+        _write(kind, phantom.label, directory / item["label"])
         truths.append({"image": item["image"], **phantom.truth})
-    _write_json({"name": name, "seed": seed, "size_px": size, "images": truths}, directory / "truth.json")
+    _write_json({"name": name, "seed": seed, "size": size, "images": truths}, directory / "truth.json")
     header = {
         "name": name,
         "description": kind.description,

@@ -216,3 +216,14 @@ def test_history_of_a_run_without_validation(tmp_path):
     blue = np.all(page == (31, 119, 180), axis=2)
     assert ndimage.label(blue[:, :middle], np.ones((3, 3)))[1] == 2  # the single point and its entry in the legend
     assert not blue[:, middle:].any()
+
+
+def test_history_of_a_loss_that_is_a_sum(tmp_path):
+    history = {"loss": [[1, 0.9], [2, 0.5]], "terms": {"dice": [[1, 0.4], [2, 0.2]]}, "metrics": {}}
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    plot_history(tmp_path / "history.json", tmp_path / "history.png")
+    page = np.asarray(Image.open(tmp_path / "history.png").convert("RGB"))
+    middle = page.shape[1] // 2
+    for colour in ((31, 119, 180), (255, 127, 14)):  # the loss and its term, beside each other
+        assert np.all(page[:, :middle] == colour, axis=2).any()
+        assert not np.all(page[:, middle:] == colour, axis=2).any()

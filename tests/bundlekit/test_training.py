@@ -159,6 +159,15 @@ def test_history_has_the_mean_loss_of_each_epoch(tmp_path):
     history = json.loads((tmp_path / "history.json").read_text())
     assert history["loss"] == [[1, pytest.approx(sum(losses[:3]) / 3)], [2, pytest.approx(sum(losses[3:]) / 3)]]
     assert [lr for _, lr in history["lr"]] == pytest.approx([0.05, 0.04])
+    assert history["terms"] == {}
+
+
+def test_history_has_the_trainers_own_metrics_such_as_the_terms_of_its_loss(tmp_path):
+    trainer = build(tmp_path, 2, validation=False)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: e.state.metrics.update(dice=e.state.iteration / 4))
+    trainer.run()
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert history["terms"] == {"dice": [[1, 0.75], [2, 1.5]]} and history["metrics"] == {}  # 3 iterations an epoch
 
 
 @pytest.mark.parametrize("broken", ["missing", "truncated", "other"])
@@ -202,6 +211,20 @@ def test_autocast_on_cpu_rounds_to_bfloat16_and_keeps_float32_weights():
     difference = (fast(x) - exact(x)).abs().max()
     # bfloat16 has 8 bits: half a unit in the last place of values below 2 is 2^-8, plus the rounding of the operands
     assert 0 < difference < 0.02 and fast(x).dtype == torch.float32 and fast.weight.dtype == torch.float32
+
+
+def test_autocast_on_cpu_takes_a_tuple_of_outputs():
+    class Regularized(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x.sum(dim=1)
+
+    network = autocast_on_cpu(Regularized(64, 2), torch.device("cpu"), enabled=True)
+    logits, term = network(torch.rand(8, 64))
+    assert (logits.shape, logits.dtype, term.shape, term.dtype) == ((8, 2), torch.float32, (8,), torch.float32)
+
+
+def test_autocast_that_is_off_changes_nothing():
+    exact, x = nn.Linear(64, 64), torch.rand(8, 64)
     off = autocast_on_cpu(nn.Linear(64, 64), torch.device("cpu"), enabled=False)
     off.load_state_dict(exact.state_dict())
     assert torch.equal(off(x), exact(x))

@@ -22,6 +22,7 @@ BASES = {
     "data": ("train",),
     "loss": ("train",),
     "net": ("train", "inference"),
+    "engine": ("train", "inference"),
 }
 """The configs that an overlay goes over, by its name or by what stands before the name's first underscore."""
 

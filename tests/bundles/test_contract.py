@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, verify_net_in_out
 from monai.bundle.scripts import _get_fake_spatial_shape
+from monai.utils import ensure_tuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -129,7 +130,7 @@ def test_inference_sees_what_validation_saw(pair, tmp_path):
     name = pair[0].bundle.name
     make_dataset(name, tmp_path, training=0, validation=1, test=0, size=PHANTOM_SIZE_PX)
     (item,) = json.loads((tmp_path / "dataset.json").read_text())["validation"]
-    item = {key: str(tmp_path / path) for key, path in item.items()}
+    item = {key: [str(tmp_path / path) for path in ensure_tuple(paths)] for key, paths in item.items()}
     validated = pair[0].parser().get_parsed_content("validate::preprocessing")(dict(item))["image"]
     inferred = pair[1].parser().get_parsed_content("preprocessing")({"image": item["image"]})["image"]
     # float32 of normalised intensities: the order of two scalings may cost some 1e-6
@@ -195,7 +196,11 @@ def test_metadata_has_the_channels_of_the_data(bundle):
     kind = KINDS[bundle.name]
     assert image["num_channels"] == len(kind.modality), f"{bundle.name}: phantoms have the channels {kind.modality}"
     labels = {str(value): name for value, name in enumerate(kind.labels)}
-    if "label_values" in read(bundle, "train")["checks"]:
+    train = read(bundle, "train")
+    if "regions" in train:  # the network's channels are unions of labels
+        assert list(pred["channel_def"].values()) == list(train["regions"]), f"{bundle.name}: {pred['channel_def']}"
+        assert {value for values in train["regions"].values() for value in values} == {*map(int, labels)} - {0}
+    elif "label_values" in train["checks"]:
         assert pred["channel_def"] == labels, f"{bundle.name}: channel_def of pred and labels in dataset.json differ"
     else:  # labels are ids of objects, which the network's channels lead to
         assert list(pred["channel_def"].values())[-1] == labels["1"], f"{bundle.name}: {pred['channel_def']}"

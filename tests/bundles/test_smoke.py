@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import load_decathlon_datalist
 from monai.transforms import LoadImage
-from monai.utils import set_determinism
+from monai.utils import ensure_tuple, set_determinism
 
 from bundlekit.phantoms import make_dataset
 
@@ -103,8 +103,9 @@ def test_evaluate_and_infer_on_every_test_image(bundle, folder, tmp_path):
     labels = {int(value) for value in json.loads((folder / "data/dataset.json").read_text())["labels"]}
     objects = "label_values" not in ConfigParser.load_config_file(bundle / "configs/train.json")["checks"]
     for item in items:
-        name, ending = Path(item["image"]).name.split(".", 1)
-        image, output = LoadImage()(item["image"]), LoadImage()(tmp_path / f"out/{name}_seg.{ending}")
+        first = ensure_tuple(item["image"])[0]
+        name, ending = Path(first).name.split(".", 1)
+        image, output = LoadImage()(first), LoadImage()(tmp_path / f"out/{name}_seg.{ending}")
         assert output.shape == image.shape[: output.ndim] and torch.allclose(output.affine, image.affine)
         found = {int(value) for value in output.unique()}
         assert found == set(range(len(found))) if objects else found <= labels
@@ -112,10 +113,12 @@ def test_evaluate_and_infer_on_every_test_image(bundle, folder, tmp_path):
 
 def test_one_bad_image_does_not_stop_the_others(bundle, folder, tmp_path):
     items = load_decathlon_datalist(folder / "data/dataset.json", data_list_key="test")
-    good = Path(items[0]["image"])
+    files = [Path(path) for path in ensure_tuple(items[0]["image"])]
+    good = files[0]
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / good.name).write_bytes(good.read_bytes())
-    (tmp_path / "in" / f"cut_{good.name}").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    for file in files:
+        (tmp_path / "in" / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "in" / f"cut_{file.name}").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     process = start(
         bundle,
         "inference",

@@ -1,0 +1,119 @@
+"""Lay out the volumes of a BraTS challenge as this bundle reads them: images/, labels/, dataset.json.
+
+Takes either form:
+
+    python scripts/prepare_data.py --source MICCAI_BraTS2020_TrainingData --output data --fold 0
+    python scripts/prepare_data.py --source brats2015 --output data     # images/ with Flair and T1c alone, labels/
+
+The first is the official download of 2017 to 2020: a folder for each patient with <patient>_flair, _t1, _t1ce, _t2 and
+_seg, .nii or .nii.gz. The patients are sorted by name: every fifth one, from number --fold on, tests; every eighth of
+the others validates; the rest trains. Where no patient has a _seg, as in the validation data, all are in the list
+"test", without labels. One patient of 2020 has a label of another name (W39_1998.09.19_Segm), which is found.
+
+The second has few patients: the second half, by name, trains; the first half validates and is the list "test" too.
+
+Volumes are copied as they are. All that is wrong with the files is told at once, before anything is written;
+dataset.json is written last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bundlekit.files import InputError
+from bundlekit.folds import split_fold
+from bundlekit.preparation import Case, file_faults, nifti_name, write_cases
+
+NUM_FOLDS = 5
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+FEW = {"flair": "_Flair_subtrMeanDivStd", "t1ce": "_T1c_subtrMeanDivStd"}
+HEADER = {
+    "name": "BraTS",
+    "labels": {
+        "0": "background",
+        "1": "necrotic core",
+        "2": "oedema",
+        "3": "non-enhancing core",
+        "4": "enhancing tumour",
+    },
+}
+
+
+def volume(folder: Path, name: str) -> Path:
+    """The file with that name and either ending; the compressed one where there is none."""
+    plain = folder / f"{name}.nii"
+    return plain if plain.is_file() else folder / f"{name}.nii.gz"
+
+
+def label(folder: Path) -> Path | None:
+    """The label of a patient, under its usual or its one unusual name."""
+    names = [nifti_name(path) for path in folder.glob("*.nii*") if path.name[0] != "."]
+    found = [name for name in names if name.endswith(("_seg", "_Segm"))]
+    return volume(folder, found[0]) if found else None
+
+
+def find_patients(source: Path) -> list[Case]:
+    """The patients of the official layout."""
+    folders = sorted({path.parent for path in source.glob("*/*_flair.nii*") if path.name[0] != "."})
+    cases = []
+    for folder in folders:
+        images = {modality: volume(folder, f"{folder.name}_{modality}") for modality in MODALITIES}
+        cases.append(Case(folder.name, images, label(folder)))
+    if any(case.label for case in cases):  # a label that is missing is then named as it should be
+        cases = [case._replace(label=case.label or volume(source / case.name, f"{case.name}_seg")) for case in cases]
+    return cases
+
+
+def find_few(source: Path) -> list[Case]:
+    """The patients of a folder with images/ of two modalities and labels/."""
+    names = sorted(nifti_name(path) for path in (source / "labels").glob("*.nii*") if path.name[0] != ".")
+    return [
+        Case(
+            name,
+            {modality: volume(source / "images", name + ending) for modality, ending in FEW.items()},
+            volume(source / "labels", name),
+        )
+        for name in names
+    ]
+
+
+def find(source: Path, fold: int) -> tuple[list[Case], dict[str, list[str]]]:
+    """The patients, and the lists that they belong to."""
+    if cases := find_patients(source):
+        names = [case.name for case in cases]
+        labelled = any(case.label for case in cases)
+        return cases, split_fold(names, fold, NUM_FOLDS) if labelled else {"test": names}
+    if len(cases := find_few(source)) > 1:
+        names = [case.name for case in cases]
+        first, second = names[: len(names) // 2], names[len(names) // 2 :]
+        return cases, {"training": second, "validation": first, "test": first}
+    expected = "folders such as BraTS20_Training_001/ with BraTS20_Training_001_flair.nii.gz, or images/ and labels/"
+    raise InputError(source, "holds no patient", expected, "pass the folder that directly holds them")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--fold", type=int, default=0, help=f"0 to {NUM_FOLDS - 1} (default: %(default)s)")
+    args = parser.parse_args()
+    errors: list[ValueError | OSError] = []
+    try:
+        cases, sections = find(args.source, args.fold)
+        errors += file_faults(cases, args.output)
+        if not errors:
+            modality = {str(i): name for i, name in enumerate(cases[0].images)}
+            write_cases(args.output, cases, sections, {**HEADER, "modality": modality})
+    except (ValueError, OSError) as error:
+        errors.append(error)
+    if errors:
+        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
+        return 1
+    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in sections.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Lay out the hippocampus volumes of the Medical Segmentation Decathlon as this bundle reads them.
+
+    python scripts/prepare_data.py --source Task04_Hippocampus --output data --fold 0
+
+The source is the official download, unpacked (imagesTr/, labelsTr/), or a folder with images/ and labels/. Volumes are
+copied as they are to images/ and labels/, and dataset.json lists them. The cases are sorted by name: every fifth one,
+from number --fold on, tests; every eighth of the others validates; the rest trains.
+
+Files that begin with a dot are left out: the official archive has one beside each volume, made by its packer. All that
+is wrong with the files is told at once, before anything is written; dataset.json is written last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bundlekit.files import InputError
+from bundlekit.folds import split_fold
+from bundlekit.preparation import Case, file_faults, nifti_name, write_cases
+
+NUM_FOLDS = 5
+ENDINGS = (".nii.gz", ".nii")
+HEADER = {
+    "name": "MSD Task04 hippocampus",
+    "labels": {"0": "background", "1": "anterior", "2": "posterior"},
+    "modality": {"0": "MRI"},
+}
+
+
+def volumes(folder: Path) -> dict[str, Path]:
+    """The volumes of a folder by case, without hidden files."""
+    paths = [path for path in sorted(folder.iterdir()) if path.name.endswith(ENDINGS) and path.name[0] != "."]
+    return {nifti_name(path): path for path in paths}
+
+
+def find(source: Path) -> list[Case]:
+    """Image and label of each case; where one is missing, its path is the one where it should be."""
+    for folders in ((source / "imagesTr", source / "labelsTr"), (source / "images", source / "labels")):
+        if all(folder.is_dir() for folder in folders):
+            images, labels = map(volumes, folders)
+            names = sorted(images.keys() | labels.keys())
+            default = [{name: folder / f"{name}.nii.gz" for name in names} for folder in folders]
+            images, labels = default[0] | images, default[1] | labels
+            return [Case(name, {"MRI": images[name]}, labels[name]) for name in names]
+    expected = "imagesTr/ and labelsTr/, or images/ and labels/"
+    raise InputError(source, "does not hold the folders of the data", expected, "pass the folder that holds them")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--fold", type=int, default=0, help=f"0 to {NUM_FOLDS - 1} (default: %(default)s)")
+    args = parser.parse_args()
+    errors: list[ValueError | OSError] = []
+    try:
+        cases = find(args.source)
+        sections = split_fold([case.name for case in cases], args.fold, NUM_FOLDS)
+        errors += file_faults(cases, args.output)
+        if not errors:
+            write_cases(args.output, cases, sections, HEADER)
+    except (ValueError, OSError) as error:
+        errors.append(error)
+    if errors:
+        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
+        return 1
+    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in sections.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

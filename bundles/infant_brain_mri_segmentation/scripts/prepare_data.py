@@ -1,0 +1,121 @@
+"""Convert the volumes of the iSeg challenges to what this bundle reads: NIfTI in images/ and labels/, dataset.json.
+
+    python scripts/prepare_data.py --source iSeg-2019-Training --output data --fold 0
+
+The source holds pairs of Analyze files, subject-1-T1.hdr and .img, likewise -T2 and -label, for each subject. In the
+labels 0, 10, 150 and 250 (background, cerebrospinal fluid, grey and white matter) become 0 to 3. The subjects are
+sorted by number: number --fold of them tests, the last of the others validates, the rest trains. Where no subject has
+a label, as in the challenge's test data, all are in the list "test", without labels.
+
+Analyze files hold the size of a voxel but no orientation: the convention of SPM is written, x from the right to the
+left. All that is wrong with the files is told at once, before anything is written; dataset.json is written last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from bundlekit.files import InputError, describe
+from bundlekit.folds import split_fold
+from bundlekit.preparation import Case, file_faults, write_cases
+
+NAME = re.compile(r"subject-(\d+)-(T1|T2|label)\.hdr")
+MODALITIES = ("T1", "T2")
+VALUES = (0, 10, 150, 250)
+HEADER = {
+    "name": "iSeg",
+    "labels": {"0": "background", "1": "cerebrospinal fluid", "2": "grey matter", "3": "white matter"},
+    "modality": {str(i): modality for i, modality in enumerate(MODALITIES)},
+}
+
+
+def find(source: Path) -> list[Case]:
+    """The subjects; where some have labels, a label that is missing is named as it should be."""
+    matches = [match for path in source.glob("*.hdr") if (match := NAME.fullmatch(path.name))]
+    numbers = sorted({int(match[1]) for match in matches})
+    if not numbers:
+        remedy = "pass the folder that directly holds them"
+        raise InputError(source, "holds no subject", "files such as subject-1-T1.hdr and .img", remedy)
+    labelled = any(match[2] == "label" for match in matches)
+    cases = []
+    for number in numbers:
+        files = {kind: source / f"subject-{number}-{kind}.hdr" for kind in (*MODALITIES, "label")}
+        label = files.pop("label")
+        cases.append(Case(f"subject-{number:02d}", files, label if labelled else None))
+    return cases
+
+
+def load(path: Path) -> nibabel.spatialimages.SpatialImage:
+    """A volume of three axes."""
+    try:
+        image = nibabel.load(path)
+        data = np.asarray(image.dataobj)
+    except Exception as error:  # nibabel and the decompression behind it have their own
+        remedy = "copy the .hdr and the .img again"
+        raise InputError(path, f"cannot be read ({describe(error)})", "an Analyze volume", remedy) from error
+    shape = data.shape[:3]
+    if data.size != np.prod(shape):
+        raise InputError(path, f"holds several volumes ({data.shape})", "one", "split it")
+    return nibabel.Nifti1Image(data.reshape(shape), image.affine)
+
+
+def load_label(path: Path) -> nibabel.Nifti1Image:
+    """Classes 0 to 3."""
+    image = load(path)
+    data = np.asarray(image.dataobj)
+    unknown = np.setdiff1d(data, VALUES)
+    if unknown.size:
+        shown = ", ".join(f"{value:g}" for value in unknown[:4])
+        expected = ", ".join(map(str, VALUES))
+        raise InputError(path, f"holds other labels: {shown}", expected, "take the label from the official download")
+    return nibabel.Nifti1Image(np.searchsorted(VALUES, data).astype(np.uint8), image.affine)
+
+
+def faults(cases: list[Case], output: Path) -> list[InputError]:
+    """All that is wrong with the files, headers and data."""
+    errors = file_faults(cases, output)
+    data = [case._replace(images={k: path.with_suffix(".img") for k, path in case.images.items()}) for case in cases]
+    errors += file_faults([case._replace(label=case.label and case.label.with_suffix(".img")) for case in data], output)
+    if errors:
+        return errors
+    for case in cases:
+        for path in [*case.images.values(), case.label]:
+            try:
+                _ = path and (load_label if path == case.label else load)(path)
+            except InputError as error:
+                errors.append(error)
+    return errors
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--fold", type=int, default=0, help="place of the test subject, from 0 (default: %(default)s)")
+    args = parser.parse_args()
+    errors: list[ValueError | OSError] = []
+    try:
+        cases = find(args.source)
+        names = [case.name for case in cases]
+        sections = split_fold(names, args.fold, len(names)) if cases[0].label else {"test": names}
+        errors += faults(cases, args.output)
+        if not errors:
+            writers = [lambda file, path, read=read: nibabel.save(read(file), path) for read in (load, load_label)]
+            write_cases(args.output, cases, sections, HEADER, *writers)
+    except (ValueError, OSError) as error:
+        errors.append(error)
+    if errors:
+        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
+        return 1
+    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in sections.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
