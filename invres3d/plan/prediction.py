@@ -182,7 +182,7 @@ def predict(training: Training) -> Prediction:
         ValueError: when the patch does not fit the network; the message names the size to pad to.
 
     Source:
-        Not in the paper, whose table 1 has the memory of a process.
+        Not in the paper, whose tables 2 and 3 have a figure for each network.
 
     Example:
         >>> small = Training("UNet3D", "none", patch=(16, 16, 16), in_channels=1, out_channels=2, channels=(8, 16))

@@ -25,7 +25,7 @@ from invres3d.live_memory import LiveMemory
 from invres3d.losses import RegularizedLoss
 from invres3d.plan import Training, choices, predict
 
-# Yamazaki, Rathour, Le 2021, tables 1 and 2: GB of iSeg (patches of 64^3) and BraTS (128^3)
+# Yamazaki, Rathour, Le 2021, tables 2 and 3: GB of iSeg (patches of 64^3) and BraTS (128^3)
 PAPER = {
     64: {"UNet3D": 4.18, "PartiallyInvertibleUNet": 3.60, "FullyInvertibleUNet": 2.12},
     128: {"UNet3D": 6.8, "PartiallyInvertibleUNet": 5.7, "FullyInvertibleUNet": 3.1},
