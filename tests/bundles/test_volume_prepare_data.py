@@ -164,17 +164,30 @@ def test_brats_patients_with_files_missing(tmp_path):
         assert line.startswith(f"{tmp_path}/BraTS20_Training_{file}.nii.gz: cannot be opened")
 
 
-def test_few_patients_with_two_modalities(tmp_path):
+def write_few(folder: Path) -> None:
     for i in (3, 4, 5, 6):
         for j, kind in enumerate(("Flair_subtrMeanDivStd", "T1c_subtrMeanDivStd", "brainmask")):
-            volume(tmp_path / f"in/images/pat000{i}_1_{kind}.nii.gz", 10 * i + j)
-        volume(tmp_path / f"in/labels/pat000{i}_1.nii.gz", i, (0, 1, 2, 3, 4))
+            volume(folder / f"images/pat000{i}_1_{kind}.nii.gz", 10 * i + j, (0, 1) if j == 2 else ())
+        volume(folder / f"labels/pat000{i}_1.nii.gz", i, (0, 1, 2, 3, 4))
+
+
+def test_few_patients_with_two_modalities(tmp_path):
+    write_few(tmp_path / "in")
     name = "brain_tumor_mri_segmentation"
     dataset = prepared(name, tmp_path / "in", tmp_path / "out")
     names = {key: [item["label"][10:14] for item in dataset[key]] for key in ("training", "validation", "test")}
     assert names == {"training": ["0005", "0006"], "validation": ["0003", "0004"], "test": ["0003", "0004"]}
     assert dataset["training"][0]["image"] == ["images/pat0005_1_flair.nii.gz", "images/pat0005_1_t1ce.nii.gz"]
     assert usable(name, tmp_path / "out") == {"training": 2, "validation": 2, "test": 2}
+    image, mask = (read(tmp_path / f"in/images/pat0005_1_{k}.nii.gz") for k in ("T1c_subtrMeanDivStd", "brainmask"))
+    assert np.array_equal(read(tmp_path / "out/images/pat0005_1_t1ce.nii.gz"), image * mask)  # air is 0
+
+
+def test_few_patients_without_a_mask(tmp_path):
+    write_few(tmp_path)
+    (tmp_path / "images/pat0004_1_brainmask.nii.gz").unlink()
+    [line] = errors("brain_tumor_mri_segmentation", tmp_path)
+    assert line.startswith(f"{tmp_path}/images/pat0004_1_brainmask.nii.gz: cannot be opened")
 
 
 # ---- infants

@@ -3,7 +3,7 @@
 Takes either form:
 
     python scripts/prepare_data.py --source MICCAI_BraTS2020_TrainingData --output data --fold 0
-    python scripts/prepare_data.py --source brats2015 --output data     # images/ with Flair and T1c alone, labels/
+    python scripts/prepare_data.py --source brats2015 --output data   # images/ (Flair, T1c, brain mask), labels/
 
 The first is the official download of 2017 to 2020: a folder for each patient with <patient>_flair, _t1, _t1ce, _t2 and
 _seg, .nii or .nii.gz. The patients are sorted by name: every fifth one, from number --fold on, tests; every eighth of
@@ -11,16 +11,22 @@ the others validates; the rest trains. Where no patient has a _seg, as in the va
 "test", without labels. One patient of 2020 has a label of another name (W39_1998.09.19_Segm), which is found.
 
 The second has few patients: the second half, by name, trains; the first half validates and is the list "test" too.
+Their intensities are normalised, so that air is no longer 0: it is set to 0 again by <patient>_brainmask.
 
-Volumes are copied as they are. All that is wrong with the files is told at once, before anything is written;
-dataset.json is written last.
+Volumes of the first form are copied as they are. All that is wrong with the files is told at once, before anything is
+written; dataset.json is written last.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import shutil
 import sys
 from pathlib import Path
+
+import nibabel
+import numpy as np
 
 from bundlekit.files import InputError
 from bundlekit.folds import split_fold
@@ -29,6 +35,7 @@ from bundlekit.preparation import Case, file_faults, nifti_name, write_cases
 NUM_FOLDS = 5
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 FEW = {"flair": "_Flair_subtrMeanDivStd", "t1ce": "_T1c_subtrMeanDivStd"}
+MASK = "_brainmask"
 HEADER = {
     "name": "BraTS",
     "labels": {
@@ -79,6 +86,28 @@ def find_few(source: Path) -> list[Case]:
     ]
 
 
+def mask_of(image: Path) -> Path | None:
+    """Where the brain mask of an image of few patients is."""
+    patient, found = re.subn(f"({'|'.join(FEW.values())})$", "", nifti_name(image))
+    return volume(image.parent, patient + MASK) if found else None
+
+
+def without_air(image: Path, target: Path) -> None:
+    """Copy an image; where it has a brain mask, with 0 outside of the brain."""
+    mask = mask_of(image)
+    if mask is None:
+        shutil.copyfile(image, target)
+        return
+    found = nibabel.load(image)
+    brain = np.asarray(nibabel.load(mask).dataobj) > 0
+    if brain.shape != found.shape:
+        raise InputError(
+            mask, f"has {brain.shape} voxels", f"those of {image.name}, {found.shape}", "take its own mask"
+        )
+    data = np.where(brain, np.asarray(found.dataobj), 0).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(data, found.affine), target)
+
+
 def find(source: Path, fold: int) -> tuple[list[Case], dict[str, list[str]]]:
     """The patients, and the lists that they belong to."""
     if cases := find_patients(source):
@@ -103,9 +132,11 @@ def main() -> int:
     try:
         cases, sections = find(args.source, args.fold)
         errors += file_faults(cases, args.output)
+        masks = {path: mask for case in cases for path in case.images.values() if (mask := mask_of(path))}
+        errors += file_faults([Case(mask.name, {MASK: mask}, None) for mask in set(masks.values())], args.output)
         if not errors:
             modality = {str(i): name for i, name in enumerate(cases[0].images)}
-            write_cases(args.output, cases, sections, {**HEADER, "modality": modality})
+            write_cases(args.output, cases, sections, {**HEADER, "modality": modality}, without_air)
     except (ValueError, OSError) as error:
         errors.append(error)
     if errors:
