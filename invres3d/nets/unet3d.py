@@ -17,23 +17,29 @@ from ..vae import VAEBranch
 __all__ = ["UNet3D"]
 
 
-class _DoubleConv(nn.Sequential):
-    """Twice convolution, norm, activation; ``engine`` as that of the network."""
+class _Blocks(nn.Sequential):
+    """Some double convolutions, each twice convolution, norm, activation; ``engine`` as that of the network."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, norm: str | tuple | None, act: str | tuple, engine: str
+        self, in_channels: int, out_channels: int, num: int, norm: str | tuple | None, act: str | tuple, engine: str
     ) -> None:
         if norm is not None:
             name, args = split_args(norm)
             if name.lower() == "group":
                 norm = (name, {"num_groups": out_channels, **args})
-        widths = (in_channels, out_channels)
+        widths = (in_channels, *[out_channels] * (2 * num - 1))
         super().__init__(*(Convolution(3, i, out_channels, norm=norm, act=act, bias=norm is None) for i in widths))
         self.engine = engine
 
+    @torch.jit.unused
+    def _double(self, first: int, input: torch.Tensor) -> torch.Tensor:
+        return self[first + 1](self[first](input))
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting() and self.engine == "checkpoint" and self.training:
-            return checkpoint(super().forward, input, use_reentrant=False)
+            for first in range(0, len(self), 2):
+                input = checkpoint(self._double, first, input, use_reentrant=False)
+            return input
         for module in self:
             input = module(input)
         return input
@@ -43,7 +49,8 @@ class UNet3D(nn.Module):
     """3-D U-Net with max-pooling, trilinear upsampling and skips that are concatenated.
 
     Encoder ``e[0] = B(x)``, ``e[i] = B(maxpool(e[i-1]))``; decoder ``d[n] = e[n]``, ``d[i] = B([e[i], up(d[i+1])])``;
-    output: a 1x1x1 convolution of ``d[0]``. Each B is twice a 3x3x3 convolution (zero padding), norm, activation.
+    output: a 1x1x1 convolution of ``d[0]``. Each B is ``num_blocks`` double convolutions: twice a 3x3x3 convolution
+    (zero padding), norm, activation.
 
     Args:
         in_channels: channels of the image.
@@ -52,9 +59,10 @@ class UNet3D(nn.Module):
         norm: normalisation after each convolution, as MONAI names it. "group" without ``num_groups`` has one group per
             channel: the function of affine instance normalisation at a lower peak of memory in the backward pass.
         act: activation, as MONAI names it. In place it needs no copy of its input for the gradient.
-        engine: "none", or "checkpoint": training keeps the input of each block B and repeats the block in the backward
-            pass.
+        engine: "none", or "checkpoint": training keeps the input of each double convolution and repeats it in the
+            backward pass.
         vae: whether training adds the losses of :class:`invres3d.vae.VAEBranch`.
+        num_blocks: double convolutions per level and side.
 
     Shape:
         - input: (N, in_channels, D, H, W), each of D, H, W a multiple of 2^(len(channels) - 1), 8 with the defaults,
@@ -64,8 +72,8 @@ class UNet3D(nn.Module):
           (logits, l2, kl) with l2 and kl of shape (N,).
 
     Raises:
-        ValueError: when there is only one level, when the engine is another, or when the input's shape does not fit;
-            the message names the shape or the size to pad to.
+        ValueError: when there is only one level or no block, when the engine is another, or when the input's shape does
+            not fit; the message names the shape or the size to pad to.
 
     Source:
         The 3-D U-Net baseline of Yamazaki, Rathour, Le 2021, "Invertible Residual Network with Regularization for
@@ -88,6 +96,7 @@ class UNet3D(nn.Module):
         act: str | tuple = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
         engine: str = "none",
         vae: bool = False,
+        num_blocks: int = 1,
     ) -> None:
         super().__init__()
         if engine not in ("none", "checkpoint"):
@@ -97,15 +106,20 @@ class UNet3D(nn.Module):
             )
         if len(channels) < 2:
             raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks is {num_blocks}; expected at least one double convolution")
         depth = len(channels) - 1
         self.in_channels = in_channels
         self.step = 2**depth
         widths = [in_channels, *channels]
-        self.encoder = nn.ModuleList(_DoubleConv(widths[i], widths[i + 1], norm, act, engine) for i in range(depth + 1))
+        self.encoder = nn.ModuleList(
+            _Blocks(widths[i], widths[i + 1], num_blocks, norm, act, engine) for i in range(depth + 1)
+        )
         self.pool = nn.MaxPool3d(2)
         self.upsample = nn.Upsample(scale_factor=2, mode="trilinear")
         self.decoder = nn.ModuleList(
-            _DoubleConv(channels[i] + channels[i + 1], channels[i], norm, act, engine) for i in reversed(range(depth))
+            _Blocks(channels[i] + channels[i + 1], channels[i], num_blocks, norm, act, engine)
+            for i in reversed(range(depth))
         )
         self.head = nn.Conv3d(channels[0], out_channels, 1)
         self.vae = VAEBranch(in_channels, channels) if vae else None

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         "--channels", nargs="+", default=[32, 64, 128, 256], help="of each level (default: 32 64 128 256)", **integers
     )
     parser.add_argument(
-        "--num_couplings", nargs="+", default=[4], help="couplings per level and side, one or more (default: 4)",
+        "--num_couplings", nargs="+", default=[4], help="per level and side, one or more (default: 4)",
         **integers,
     )  # fmt: skip
     parser.add_argument(
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ... # doctest: +ELLIPSIS
         16 x 16 x 16 voxels, batch of 1, 4 to 4 channels, adam; 1024 MiB (2048 MiB less 1024 MiB to leave free)
         <BLANKLINE>
-        fits  network                  engine      couplings  precision ...
+        fits  network                  engine      depth  precision ...
         yes   ...
     """
     parser = _parser()

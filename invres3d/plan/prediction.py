@@ -44,7 +44,7 @@ class Training:
     Attributes:
         network: a key of :data:`NETWORKS`.
         engine: one of the network's.
-        num_couplings: couplings per level and side; None for UNet3D, which has none.
+        depth: per level and side; couplings of the invertible networks, double convolutions of UNet3D.
         amp: whether the forward pass runs under autocast to bfloat16.
         patch: voxels along each axis.
         batch_size: patches in a step.
@@ -58,14 +58,14 @@ class Training:
         ValueError: when a value is not one of those, or not positive.
 
     Example:
-        >>> Training("UNet3D", "memcnn", None)
+        >>> Training("UNet3D", "memcnn")
         Traceback (most recent call last):
         ValueError: engine is 'memcnn'; expected one of none, checkpoint for UNet3D
     """
 
     network: str
     engine: str
-    num_couplings: int | None = None
+    depth: int = 1
     amp: bool = False
     patch: tuple[int, int, int] = (128, 128, 128)
     batch_size: int = 1
@@ -82,25 +82,21 @@ class Training:
         if self.engine not in NETWORKS[self.network]:
             expected = ", ".join(NETWORKS[self.network])
             raise ValueError(f"engine is {self.engine!r}; expected one of {expected} for {self.network}")
-        if (self.num_couplings is None) != (self.network == "UNet3D"):
-            expected = "None" if self.network == "UNet3D" else "a number"
-            raise ValueError(f"num_couplings is {self.num_couplings}; expected {expected} for {self.network}")
-        couplings = 1 if self.num_couplings is None else self.num_couplings
-        numbers = (*self.patch, couplings, self.batch_size, self.in_channels, *self.channels)
+        numbers = (*self.patch, self.depth, self.batch_size, self.in_channels, *self.channels)
         if len(self.patch) != 3 or min(numbers) < 1 or self.out_channels < 2:
             raise ValueError(
                 f"patch is {self.patch}, batch_size {self.batch_size}, in_channels {self.in_channels}, out_channels "
-                f"{self.out_channels}, channels {self.channels}, num_couplings {self.num_couplings}; expected three "
-                "numbers in patch, all positive, and out_channels at least 2: background and one class"
+                f"{self.out_channels}, channels {self.channels}, depth {self.depth}; expected three numbers in patch, "
+                "all positive, and out_channels at least 2: background and one class"
             )
 
     def make_network(self) -> nn.Module:
         """The network, in training mode, on the default device."""
         arguments: dict[str, Any] = {"channels": self.channels, "engine": self.engine, "vae": self.vae}
         if self.network == "UNet3D":
-            return UNet3D(self.in_channels, self.out_channels, **arguments)
+            return UNet3D(self.in_channels, self.out_channels, num_blocks=self.depth, **arguments)
         make = PartiallyInvertibleUNet if self.network == "PartiallyInvertibleUNet" else FullyInvertibleUNet
-        return make(self.in_channels, self.out_channels, num_couplings=self.num_couplings or 1, **arguments)
+        return make(self.in_channels, self.out_channels, num_couplings=self.depth, **arguments)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from .sizes import format_bytes
 __all__ = ["choices", "format_table"]
 
 
-def choices(num_couplings: Sequence[int], amps: Iterable[bool], vae: bool, **settings: Any) -> list[Training]:
-    """Every network with every engine, number of couplings and precision.
+def choices(
+    num_couplings: Sequence[int], amps: Iterable[bool], vae: bool, num_blocks: Sequence[int] = (1,), **settings: Any
+) -> list[Training]:
+    """Every network with every engine, depth and precision.
 
     Args:
-        num_couplings: numbers of couplings per level and side, of the networks that have them.
+        num_couplings: depths of the invertible networks.
         amps: whether there is autocast; once each.
         vae: whether the invertible networks have the VAE branch; UNet3D has none.
+        num_blocks: depths of UNet3D.
         settings: the other attributes of :class:`Training`.
 
     Example:
@@ -28,7 +31,7 @@ def choices(num_couplings: Sequence[int], amps: Iterable[bool], vae: bool, **set
         Training(network, engine, depth, amp, vae=vae and network != "UNet3D", **settings)
         for amp in amps
         for network, engines in NETWORKS.items()
-        for depth in ([None] if network == "UNet3D" else num_couplings)
+        for depth in (num_blocks if network == "UNet3D" else num_couplings)
         for engine in engines
     ]
 
@@ -45,7 +48,7 @@ def _row(prediction: Prediction, memory_bytes: int) -> list[str]:
         "yes" if prediction.total_bytes <= memory_bytes else "no",
         training.network,
         training.engine,
-        "-" if training.num_couplings is None else str(training.num_couplings),
+        str(training.depth),
         "bf16" if training.amp else "fp32",
         *map(format_bytes, amounts),
         f"{prediction.total_bytes / memory_bytes:.0%}",
@@ -62,10 +65,10 @@ def format_table(predictions: Iterable[Prediction], memory_bytes: int) -> str:
     Example:
         >>> training = Training("UNet3D", "none")
         >>> print(format_table([Prediction(training, 3 * 2**20, 2**20, 2**21, 2**20, 0)], 2**23))
-        fits  network  engine  couplings  precision     live  parameters  optimiser    total  of memory
-        yes   UNet3D   none            -       fp32  3.0 MiB     1.0 MiB    2.0 MiB  6.0 MiB        75%
+        fits  network  engine  depth  precision     live  parameters  optimiser    total  of memory
+        yes   UNet3D   none        1       fp32  3.0 MiB     1.0 MiB    2.0 MiB  6.0 MiB        75%
     """
-    head = ["fits", "network", "engine", "couplings", "precision", "live", "parameters", "optimiser", "total"]
+    head = ["fits", "network", "engine", "depth", "precision", "live", "parameters", "optimiser", "total"]
     rows = [[*head, "of memory"]]
     rows += [_row(prediction, memory_bytes) for prediction in sorted(predictions, key=lambda p: p.total_bytes)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -74,7 +74,7 @@ def test_command_line(capsys):
         ("--memory 1GiB --patch 16 16 17", r"pad to \[16, 16, 18\]"),
         ("--memory 1GiB --batch_size 0", "batch_size 0.*all positive"),
         ("--memory 1GiB --channels 8", r"channels is \(8,\); expected at least two levels"),
-        ("--memory 1GiB --num_couplings 0", "num_couplings 0.*all positive"),
+        ("--memory 1GiB --num_couplings 0", "depth 0.*all positive"),
     ],
 )
 def test_what_cannot_be_planned_is_said(arguments, message, capsys):

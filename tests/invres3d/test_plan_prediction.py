@@ -15,7 +15,7 @@ from invres3d.losses import RegularizedLoss
 from invres3d.plan import NETWORKS, OPTIMIZERS, Training, choices, predict
 
 SMALL = {"patch": (32, 32, 16), "in_channels": 2, "out_channels": 3, "channels": (8, 16, 32)}
-ALL = choices([1, 2], [False, True], vae=True, **SMALL)
+ALL = choices([1, 2], [False, True], vae=True, num_blocks=[1, 3], **SMALL)
 
 
 def measure_live(training: Training) -> int:
@@ -36,7 +36,7 @@ def measure_live(training: Training) -> int:
 
 def name(training: Training) -> str:
     precision = "bf16" if training.amp else "fp32"
-    return f"{training.network}-{training.engine}-{training.num_couplings}-{precision}"
+    return f"{training.network}-{training.engine}-{training.depth}-{precision}"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="predicts for the GPU")
@@ -48,8 +48,8 @@ def test_live_bytes_are_those_of_the_step(training):
 
 def test_every_network_engine_depth_and_precision_is_among_the_choices():
     expected = {(network, engine, depth, amp) for network, engines in NETWORKS.items() for engine in engines
-                for depth in ([None] if network == "UNet3D" else [1, 2]) for amp in (False, True)}  # fmt: skip
-    assert {(t.network, t.engine, t.num_couplings, t.amp) for t in ALL} == expected
+                for depth in ([1, 3] if network == "UNet3D" else [1, 2]) for amp in (False, True)}  # fmt: skip
+    assert {(t.network, t.engine, t.depth, t.amp) for t in ALL} == expected
 
 
 def test_batches_and_volumes_scale_what_they_should():
@@ -96,12 +96,10 @@ def test_the_patch_must_fit():
     [
         (("UNet", "none"), "network is 'UNet'; expected one of UNet3D"),
         (("UNet3D", "native"), "engine is 'native'; expected one of none, checkpoint for UNet3D"),
-        (("FullyInvertibleUNet", "native"), "num_couplings is None; expected a number"),
-        (("UNet3D", "none", 4), "num_couplings is 4; expected None"),
-        (("FullyInvertibleUNet", "native", 0), "num_couplings 0; expected .* positive"),
-        (("UNet3D", "none", None, False, (16, 16)), "expected three numbers in patch"),
-        (("UNet3D", "none", None, False, (16, 16, -16)), "all positive"),
-        (("UNet3D", "none", None, False, (16, 16, 16), 1, 1, 1), "out_channels at least 2"),
+        (("FullyInvertibleUNet", "native", 0), "depth 0; expected .* positive"),
+        (("UNet3D", "none", 1, False, (16, 16)), "expected three numbers in patch"),
+        (("UNet3D", "none", 1, False, (16, 16, -16)), "all positive"),
+        (("UNet3D", "none", 1, False, (16, 16, 16), 1, 1, 1), "out_channels at least 2"),
     ],
 )
 def test_settings_that_do_not_exist(arguments, message):

@@ -5,11 +5,11 @@
 Live bytes are what a step makes: activations, their gradients and those of the parameters (cross entropy + Dice, fp32,
 batch of 1, without the parameters). Up to --real voxels a side the step is run on real tensors, above on tensors
 without content. On a CPU the latter only follows if both ways differ by less than 0.1 % in the rows on real tensors of
-at most 4 couplings. On a GPU torch.cuda.max_memory_allocated is measured as well, in excess of what was allocated
+at most depth 4. On a GPU torch.cuda.max_memory_allocated is measured as well, in excess of what was allocated
 before the step.
 
-Ratios are to UNet3D without VAE; the invertible networks have it. At 4 couplings a level they have as many parameters
-as UNet3D.
+The depth is the number of couplings per level and side; of UNet3D, that of double convolutions. Ratios are to UNet3D of
+depth 1 without VAE; the invertible networks have it. At depth 4 they have as many parameters as UNet3D at depth 1.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def differing(training: Training, live: int) -> str | None:
     predicted = predict(training).live_bytes
     if abs(predicted - live) <= 0.001 * live:
         return None
-    return f"{training.network}, {training.engine}, {training.num_couplings}: {predicted} predicted, {live} measured"
+    return f"{training.network}, {training.engine}, {training.depth}: {predicted} predicted, {live} measured"
 
 
 def report(side: int, args: argparse.Namespace) -> list[str]:
@@ -83,9 +83,11 @@ def report(side: int, args: argparse.Namespace) -> list[str]:
     where = f"real tensors on {args.device}" if real else "tensors without content"
     print(f"\n{side} x {side} x {side} voxels, {where}, torch {torch.__version__}\n")
     gpu_head = " allocated on the GPU, MiB (ratio) |" if device.type == "cuda" and real else ""
-    print(f"| network | engine | couplings | live, MiB | ratio |{gpu_head} the paper's (ratio) |")
+    print(f"| network | engine | depth | live, MiB | ratio |{gpu_head} the paper's (ratio) |")
     print("|---|---|---|---|---|---|" + ("---|" if gpu_head else ""))
-    trainings = choices(args.num_couplings, [False], vae=True, patch=(side,) * 3, channels=tuple(args.channels))
+    trainings = choices(
+        args.depths, [False], vae=True, num_blocks=args.depths, patch=(side,) * 3, channels=tuple(args.channels)
+    )
     base: tuple[int, int | None] | None = None
     wrong = []
     for i, training in enumerate(trainings, start=1):
@@ -93,9 +95,9 @@ def report(side: int, args: argparse.Namespace) -> list[str]:
         live, allocated = measure(training, device) if real else (predict(training).live_bytes, None)
         base = base or (live, allocated)
         # on a GPU other operations are chosen than on tensors without content
-        if real and device.type == "cpu" and (training.num_couplings or 0) <= CHECKED_DEPTH:
+        if real and device.type == "cpu" and training.depth <= CHECKED_DEPTH:
             wrong += filter(None, [differing(training, live)])
-        cells = [training.network, training.engine, str(training.num_couplings or "-")]
+        cells = [training.network, training.engine, str(training.depth)]
         cells += [f"{live / 2**20:.1f}", f"{live / base[0]:.3f}"]
         if gpu_head and allocated is not None and base[1]:
             cells.append(f"{allocated / 2**20:.1f} ({allocated / base[1]:.3f})")
@@ -107,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 128], help="of the cubes, in voxels")
     parser.add_argument("--real", type=int, default=64, help="largest side on real tensors")
-    parser.add_argument("--num_couplings", type=int, nargs="+", default=[1, 2, 4, 8], help="per level and side")
+    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 4, 8], help="per level and side")
     parser.add_argument("--channels", type=int, nargs="+", default=[32, 64, 128, 256], help="of each level")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()

@@ -29,9 +29,9 @@ def contenders(network: str, args: argparse.Namespace) -> dict[str, nn.Module]:
     """The network with each of its engines, all with the same weights."""
     found: dict[str, nn.Module] = {}
     for engine in NETWORKS[network]:
-        couplings = None if network == "UNet3D" else args.num_couplings
+        depth = 1 if network == "UNet3D" else args.num_couplings
         training = Training(
-            network, engine, couplings, channels=tuple(args.channels), vae=network != "UNet3D", patch=(args.patch,) * 3
+            network, engine, depth, channels=tuple(args.channels), vae=network != "UNet3D", patch=(args.patch,) * 3
         )
         found[engine] = training.make_network().to(args.device).train()
         found[engine].load_state_dict(found[BASE].state_dict())

@@ -193,11 +193,12 @@ def test_plain_unet_refuses_engines_that_invert(engine):
         UNet3D(1, 1, engine=engine)
 
 
-def test_checkpointed_plain_unet_has_the_same_gradients():
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_checkpointed_plain_unet_has_the_same_gradients(num_blocks):
     grads = []
     for engine in ("none", "checkpoint"):
         torch.manual_seed(0)
-        net = UNet3D(1, 2, (4, 8), engine=engine).double()
+        net = UNet3D(1, 2, (4, 8), engine=engine, num_blocks=num_blocks).double()
         net(torch.randn(1, 1, 8, 8, 8, dtype=torch.float64)).square().mean().backward()
         grads.append([p.grad for p in net.parameters()])
     torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-15)

@@ -38,17 +38,22 @@ def _trilinear(x):
     return x
 
 
-def _reference(x, parameters, depth=3):
+def _reference(x, parameters, num_blocks, depth=3):
     """The forward pass from the parameters in their order: encoder from the top, decoder from the bottom, head."""
     weights = iter(parameters)
+
+    def block(x):
+        for _ in range(2 * num_blocks):
+            x = _conv_norm_act(x, weights)
+        return x
+
     skips = []
     for level in range(depth + 1):
-        x = _conv_norm_act(_conv_norm_act(_maxpool(x) if level else x, weights), weights)
+        x = block(_maxpool(x) if level else x)
         skips.append(x)
     skips.pop()
     while skips:
-        joined = torch.cat([skips.pop(), _trilinear(x)], 1)
-        x = _conv_norm_act(_conv_norm_act(joined, weights), weights)
+        x = block(torch.cat([skips.pop(), _trilinear(x)], 1))
     return F.conv3d(x, next(weights), next(weights))
 
 
@@ -79,14 +84,15 @@ def _support(net, voxel):
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
-def test_forward_and_every_gradient_equal_the_written_out_network():
+@pytest.mark.parametrize("num_blocks", [1, 3])
+def test_forward_and_every_gradient_equal_the_written_out_network(num_blocks):
     torch.manual_seed(0)
-    net = _random_affine(UNet3D(2, 3, NARROW)).double()
+    net = _random_affine(UNet3D(2, 3, NARROW, num_blocks=num_blocks)).double()
     x = torch.randn(2, 2, 24, 16, 8, dtype=torch.float64, requires_grad=True)
     parameters = list(net.parameters())
     direction = torch.randn(2, 3, 24, 16, 8, dtype=torch.float64)
 
-    got, want = net(x), _reference(x, parameters)
+    got, want = net(x), _reference(x, parameters, num_blocks)
     # float64 sums of some thousand terms
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
     got_grads = torch.autograd.grad((got * direction).sum(), [x, *parameters])
@@ -156,6 +162,11 @@ def test_wrong_size_names_the_size_to_pad_to(size, pad_to):
 def test_wrong_rank_or_channels_are_named(shape):
     with pytest.raises(ValueError, match=r"got shape \[.*\]; expected \(N, 2, D, H, W\)"):
         UNet3D(2, 1, NARROW)(torch.zeros(shape))
+
+
+def test_no_block_is_refused():
+    with pytest.raises(ValueError, match="num_blocks is 0; expected at least one"):
+        UNet3D(1, 2, num_blocks=0)
 
 
 def test_one_level_is_refused():
