@@ -2,13 +2,15 @@
 
 A test asks for one of these arguments: ``bundle`` (a folder); ``config`` (train.json or inference.json, plain and under
 each overlay that is for it); ``overlay`` (only those under an overlay); ``pair`` (train.json and inference.json, plain
-and under each overlay that is for both).
+and under each overlay that is for both). The fixture ``small`` tells how a run of the test's bundle ends in seconds.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from monai.bundle import ConfigParser
@@ -91,6 +93,29 @@ ARGUMENTS = {
         if config.base == "inference"
     },
 }
+IMAGE_SIZE_PX, VOLUME_SIZE = 96, 32
+SMALL_VOLUMES = {"patch_size": [16, 16, 16], "crop_size": [24, 24, 24], "crops_per_volume": 1}
+"""In place of a volume's true patches, which cost a CPU minutes; 16 voxels are the least that all networks train on."""
+
+
+@dataclass(frozen=True)
+class Small:
+    """Extent of phantoms, and overrides by the name of a standalone config, for runs that end in seconds."""
+
+    size: int
+    train: dict[str, Any]
+    inference: dict[str, Any]
+
+
+@pytest.fixture
+def small(request) -> Small:
+    params = request.node.callspec.params
+    bundle = params["bundle"] if "bundle" in params else params["overlay"].bundle
+    train, inference = (json.loads((bundle / f"configs/{name}.json").read_text()) for name in ("train", "inference"))
+    if train["checks"]["spatial_dims"] == 2:
+        return Small(IMAGE_SIZE_PX, {}, {})
+    overrides = [{key: value for key, value in SMALL_VOLUMES.items() if key in config} for config in (train, inference)]
+    return Small(VOLUME_SIZE, *overrides)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

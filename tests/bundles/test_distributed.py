@@ -14,20 +14,15 @@ from bundlekit.phantoms import make_dataset
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_network(bundle, tmp_path):
-    make_dataset(bundle.name, tmp_path / "data", training=4, validation=2, test=0, size=96)
+def test_two_processes_train_one_network(bundle, small, tmp_path):
+    make_dataset(bundle.name, tmp_path / "data", training=4, validation=2, test=0, size=small.size)
     configs = [f"configs/{name}.json" for name in ("train", "fit_demo", "multi_gpu_train")]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    options = [
-        "--dataset_dir",
-        tmp_path / "data",
-        "--output_dir",
-        tmp_path / "run",
-        "--ckpt_path",
-        tmp_path / "model.pt",
-    ]
+    places = {"dataset_dir": tmp_path / "data", "output_dir": tmp_path / "run", "ckpt_path": tmp_path / "model.pt"}
+    overrides = {**places, **small.train, "max_epochs": 2}
+    options = [text for key, value in overrides.items() for text in (f"--{key}", str(value))]
     result = subprocess.run(
-        [*launch, "-m", "monai.bundle", "run", "--config_file", str(configs), *map(str, options), "--max_epochs", "2"],
+        [*launch, "-m", "monai.bundle", "run", "--config_file", str(configs), *options],
         cwd=bundle,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

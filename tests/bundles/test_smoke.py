@@ -55,18 +55,18 @@ def finished() -> dict[Path, Path]:
 
 
 @pytest.fixture
-def folder(bundle, finished, tmp_path_factory) -> Path:
+def folder(bundle, small, finished, tmp_path_factory) -> Path:
     """A folder with the bundle's phantoms in data/ and a finished short training on them in train/; made once."""
     if bundle not in finished:
         folder = tmp_path_factory.mktemp(bundle.name)
-        make_dataset(bundle.name, folder / "data", training=4, validation=1, test=2, size=96)
-        finish(train(bundle, folder / "train", folder / "data"))
+        make_dataset(bundle.name, folder / "data", training=4, validation=1, test=2, size=small.size)
+        finish(train(bundle, folder / "train", folder / "data", **small.train))
         finished[bundle] = folder
     return finished[bundle]
 
 
-def test_training_killed_and_resumed_equals_uninterrupted_bit_for_bit(bundle, folder, tmp_path):
-    process = train(bundle, tmp_path, folder / "data")
+def test_training_killed_and_resumed_equals_uninterrupted_bit_for_bit(bundle, small, folder, tmp_path):
+    process = train(bundle, tmp_path, folder / "data", **small.train)
     deadline = time.monotonic() + TIMEOUT_S
     while not (tmp_path / "state.pt").is_file():
         assert process.poll() is None and time.monotonic() < deadline, finish(process)
@@ -74,7 +74,7 @@ def test_training_killed_and_resumed_equals_uninterrupted_bit_for_bit(bundle, fo
     process.send_signal(signal.SIGKILL)
     finish(process, expected_status=-signal.SIGKILL)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["epoch"] < SHORT["max_epochs"]
-    finish(train(bundle, tmp_path, folder / "data", resume="true"))
+    finish(train(bundle, tmp_path, folder / "data", resume="true", **small.train))
 
     whole, parts = (torch.load(f / "state.pt", weights_only=True) for f in (folder / "train", tmp_path))
     assert whole["history"] == parts["history"] and whole["epoch"] == parts["epoch"] == SHORT["max_epochs"]
@@ -86,10 +86,10 @@ def test_training_killed_and_resumed_equals_uninterrupted_bit_for_bit(bundle, fo
     assert all(torch.equal(value, moments[1][i][key]) for i, kept in moments[0].items() for key, value in kept.items())
 
 
-def test_evaluate_and_infer_on_every_test_image(bundle, folder, tmp_path):
+def test_evaluate_and_infer_on_every_test_image(bundle, small, folder, tmp_path):
     places = {"dataset_dir": folder / "data", "ckpt_path": folder / "train/model.pt", "device": "cpu"}
-    evaluation = start(bundle, "train evaluate", output_dir=tmp_path / "scores", **places)
-    inference = start(bundle, "inference", output_dir=tmp_path / "out", **places)
+    evaluation = start(bundle, "train evaluate", output_dir=tmp_path / "scores", **places, **small.train)
+    inference = start(bundle, "inference", output_dir=tmp_path / "out", **places, **small.inference)
     finish(evaluation), finish(inference)
 
     items = load_decathlon_datalist(folder / "data/dataset.json", data_list_key="test")
@@ -111,7 +111,7 @@ def test_evaluate_and_infer_on_every_test_image(bundle, folder, tmp_path):
         assert found == set(range(len(found))) if objects else found <= labels
 
 
-def test_one_bad_image_does_not_stop_the_others(bundle, folder, tmp_path):
+def test_one_bad_image_does_not_stop_the_others(bundle, small, folder, tmp_path):
     items = load_decathlon_datalist(folder / "data/dataset.json", data_list_key="test")
     files = [Path(path) for path in ensure_tuple(items[0]["image"])]
     good = files[0]
@@ -125,6 +125,7 @@ def test_one_bad_image_does_not_stop_the_others(bundle, folder, tmp_path):
         dataset_dir=tmp_path / "in",
         output_dir=tmp_path / "out",
         ckpt_path=folder / "train/model.pt",
+        **small.inference,
     )
     errors = finish(process, expected_status=1)
     name, ending = good.name.split(".", 1)
@@ -141,16 +142,16 @@ def test_missing_weights_and_data_are_named_together_without_a_traceback(bundle,
     assert f"{tmp_path}/none: " in errors and f"{tmp_path}/none.pt: " in errors and "Traceback" not in errors
 
 
-def parse(bundle: Path, overlay: Path, data: Path) -> ConfigParser:
+def parse(bundle: Path, overlay: Path, data: Path, **overrides) -> ConfigParser:
     set_determinism(0)
     parser = ConfigParser(ConfigParser.load_config_files([bundle / "configs/train.json", overlay]))
-    parser.update({"bundle_root": str(bundle), "dataset_dir": str(data), "device": "cpu", "amp": False})
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(data), "device": "cpu", "amp": False, **overrides})
     return parser
 
 
-def test_loss_falls_on_one_fixed_batch(bundle, folder):
-    """Thirty steps on the same batch at least halve its loss."""
-    parser = parse(bundle, bundle / "configs/fit_demo.json", folder / "data")
+def test_loss_falls_on_one_fixed_batch(bundle, small, folder):
+    """At most thirty steps on the same batch halve its loss."""
+    parser = parse(bundle, bundle / "configs/fit_demo.json", folder / "data", **small.train)
     network, loss, optimizer = (parser.get_parsed_content(name) for name in ("network", "loss", "optimizer"))
     batch = next(iter(parser.get_parsed_content("train::dataloader")))
     network.train()
@@ -161,15 +162,17 @@ def test_loss_falls_on_one_fixed_batch(bundle, folder):
         value.backward()
         optimizer.step()
         losses.append(value.item())
+        if losses[-1] < 0.5 * losses[0]:
+            break
     assert losses[-1] < 0.5 * losses[0], losses
 
 
 @pytest.mark.slow
-def test_one_epoch_and_validation_under_every_overlay(overlay, tmp_path):
+def test_one_epoch_and_validation_under_every_overlay(overlay, small, tmp_path):
     if overlay.base != "train" or overlay.overlay.stem in ("evaluate", "multi_gpu_train"):
         pytest.skip("not a training of its own: other tests run it")
-    make_dataset(overlay.bundle.name, tmp_path / "data", training=1, validation=1, test=0, size=96)
-    parser = parse(overlay.bundle, overlay.overlay, tmp_path / "data")
+    make_dataset(overlay.bundle.name, tmp_path / "data", training=1, validation=1, test=0, size=small.size)
+    parser = parse(overlay.bundle, overlay.overlay, tmp_path / "data", **small.train)
     places = {"output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
     parser.update({"max_epochs": 1, "val_interval": 1, **places})
     before = {key: value.clone() for key, value in parser.get_parsed_content("network_def").state_dict().items()}
