@@ -25,6 +25,7 @@ BASES = {
     "loss": ("train",),
     "net": ("train", "inference"),
     "engine": ("train", "inference"),
+    "amp": ("train", "inference"),
 }
 """The configs that an overlay goes over, by its name or by what stands before the name's first underscore."""
 
