@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv/bin
 READY := .venv/.ready
 export OMP_NUM_THREADS ?= 2
+DATA ?= bundles/nuclei_microscopy_segmentation/data
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 $(READY): setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export]'
+	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,tune]'
 	touch $(READY)
 
 setup: $(READY)  ## make the virtual environment .venv with the tested versions
@@ -31,6 +32,10 @@ bench: $(READY)  ## compare speeds and memory, as ratios within one run
 	$(VENV)/python tools/bench/pixels_per_second.py
 	$(VENV)/python tools/bench/ode_solvers.py
 	$(VENV)/python tools/bench/ode_memory.py
+	$(VENV)/python tools/bench/overlap_tiles.py
+
+tune: $(READY)  ## search the training of the nuclei bundle: make tune DATA=folder; several processes may share a study
+	$(VENV)/python tools/tune.py --dataset_dir $(DATA) $(TUNE_OPTIONS)
 
 export: $(READY)  ## write models/model.ts of BUNDLE (TorchScript)
 	cd bundles/$(BUNDLE) && ../../$(VENV)/python -m monai.bundle ckpt_export network_def --filepath models/model.ts \
@@ -39,4 +44,4 @@ export: $(READY)  ## write models/model.ts of BUNDLE (TorchScript)
 clean:  ## remove what the targets above made
 	rm -rf .venv runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-.PHONY: help setup demo test test-all lint bench export clean
+.PHONY: help setup demo test test-all lint bench tune export clean

@@ -8,6 +8,7 @@ from pathlib import Path
 from .dataset import Phantom, PhantomKind, write_dataset
 from .em import MEMBRANE_EM
 from .glands import GLAND_HISTOLOGY
+from .nuclei import NUCLEI_MICROSCOPY
 from .volumes import BRAIN_TUMOR, HIPPOCAMPUS, INFANT_BRAIN
 
 __all__ = ["KINDS", "Phantom", "PhantomKind", "make_dataset"]
@@ -18,6 +19,7 @@ KINDS: dict[str, PhantomKind] = {
     "hippocampus_mri_segmentation": HIPPOCAMPUS,
     "infant_brain_mri_segmentation": INFANT_BRAIN,
     "membrane_em_segmentation": MEMBRANE_EM,
+    "nuclei_microscopy_segmentation": NUCLEI_MICROSCOPY,
 }
 """The kind of phantom of each bundle, by the bundle's name."""
 

@@ -5,5 +5,15 @@ from .reference import from_reference_state_dict
 from .unet import UNet
 from .unode import PAPER_SOLVER, UNode
 from .uresnet import UResNet
+from .vgg_unet import VGGUNet, load_encoder
 
-__all__ = ["PAPER_SOLVER", "PixelClassifier", "UNet", "UNode", "UResNet", "from_reference_state_dict"]
+__all__ = [
+    "PAPER_SOLVER",
+    "PixelClassifier",
+    "UNet",
+    "UNode",
+    "UResNet",
+    "VGGUNet",
+    "from_reference_state_dict",
+    "load_encoder",
+]

@@ -1,7 +1,8 @@
-"""Targets, weight maps, windows, colours and alignment, as MONAI transforms on arrays and dictionaries."""
+"""Targets, weight maps, windows, colours, polarity and alignment, as MONAI transforms on arrays and dictionaries."""
 
 from .alignment import SubpixelShift, SubpixelShiftd
 from .colour import RandColourJitter, RandColourJitterd
+from .polarity import LightObjects, LightObjectsd
 from .targets import ErodedTargets, ErodedTargetsd
 from .weight_maps import BalancedSampling, BalancedSamplingd, BorderWeightMap, BorderWeightMapd
 from .windows import Foveate, Foveated, NonUniformSample, NonUniformSampled
@@ -15,6 +16,8 @@ __all__ = [
     "ErodedTargetsd",
     "Foveate",
     "Foveated",
+    "LightObjects",
+    "LightObjectsd",
     "NonUniformSample",
     "NonUniformSampled",
     "RandColourJitter",

@@ -1,0 +1,59 @@
+"""The table over seeds, and tiles put together, against values worked out by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PATH = Path(__file__).resolve().parents[2] / "tools/nuclei_evidence.py"
+SPEC = importlib.util.spec_from_file_location("nuclei_evidence", PATH)
+evidence = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(evidence)
+
+
+def row(variant: str, seed: int, images: str, value: float) -> dict[str, str]:
+    key = dict(zip(evidence.KEY, (variant, str(seed), "40", images), strict=True))
+    return {**key, **dict.fromkeys(evidence.METRICS, f"{value:.5f}")}
+
+
+def test_table_has_means_and_deviations_over_seeds():
+    rows = [row("dice_loss", seed, "test", value) for seed, value in enumerate((0.5, 0.7, 0.9))]
+    rows += [row("cosine", 0, "test_rgb", 0.25), row("cosine", 0, "test", 0.75)]
+    lines = evidence.table(rows).splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    # mean 2.1 / 3 = 0.7, squares 0.04 + 0 + 0.04, over n - 1 = 2 the root of 0.04
+    assert [line[:4] for line in cells] == [
+        ["cosine", "test", "1", "0.750"],
+        ["dice_loss", "test", "3", "0.700 ± 0.200"],
+        ["cosine", "test_rgb", "1", "0.250"],
+    ]
+
+
+def test_rows_come_back_from_the_file_and_other_columns_are_refused(tmp_path):
+    rows = [row("cosine", 0, "test", 0.5)]
+    evidence.write_rows(tmp_path / "scores.csv", rows)
+    assert evidence.read_rows(tmp_path / "scores.csv") == rows and evidence.read_rows(tmp_path / "none.csv") == []
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit, match=r"other.csv: has columns"):
+        evidence.read_rows(tmp_path / "other.csv")
+
+
+def test_tiles_are_put_together_in_order_with_numbers_of_their_own():
+    tile = np.array([[1, 0], [0, 2]], np.uint16)
+    places = [(1, 0, 2 * tile), (0, 1, tile), (0, 0, tile), (1, 1, 0 * tile)]
+    assert evidence.stitch(places).tolist() == [
+        [1, 0, 3, 0],
+        [0, 2, 0, 4],
+        [6, 0, 0, 0],
+        [0, 8, 0, 0],
+    ]
+
+
+def test_scores_worked_out_by_hand():
+    truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
+    prediction = np.array([[0, 7, 7, 7, 0, 0, 0]])
+    # 3 shared pixels of 3 and 6; overlap 3 / 4, which is above 0.5 and not above 0.75
+    assert evidence.scores(prediction, truth) == pytest.approx([2 * 3 / 9, 2 / 3, 0])

@@ -1,0 +1,217 @@
+"""VGG-16 in a U-Net: the published names and shapes, 27 convolutions, freezing, sizes, exports."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from torch import nn
+
+from unet_ode.nets import VGGUNet, load_encoder
+
+VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+"""Configuration D of Simonyan and Zisserman: widths of the convolutions, M a pooling."""
+# places of the convolutions in the published vgg16_bn and vgg16, read off their state dicts
+CONVS_BN = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
+CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+
+
+def published(batch_norm: bool, width: float = 1.0) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of torchvision's state dict, classifier included."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    channels = 3
+    widths = [round(width * out) for out in VGG16 if out != "M"]
+    for place, out in zip(CONVS_BN if batch_norm else CONVS, widths, strict=True):
+        shapes |= {f"features.{place}.weight": (out, channels, 3, 3), f"features.{place}.bias": (out,)}
+        if batch_norm:
+            names = ("weight", "bias", "running_mean", "running_var")
+            shapes |= {f"features.{place + 1}.{name}": (out,) for name in names}
+            shapes[f"features.{place + 1}.num_batches_tracked"] = ()
+        channels = out
+    return shapes | {"classifier.0.weight": (8, 8), "classifier.0.bias": (8,)}
+
+
+def random_state(batch_norm: bool, width: float = 1.0) -> dict[str, torch.Tensor]:
+    def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.tensor(7) if name.endswith("tracked") else torch.rand(shape)
+
+    return {name: tensor(name, shape) for name, shape in published(batch_norm, width).items()}
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_names_and_shapes_of_the_encoder_are_the_published_ones(batch_norm):
+    own = {k: tuple(v.shape) for k, v in VGGUNet(batch_norm=batch_norm).state_dict().items() if k.startswith("feat")}
+    wanted = {name: shape for name, shape in published(batch_norm).items() if name.startswith("features")}
+    assert own == wanted and len(own) == (91 if batch_norm else 26)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_published_weights_load_from_a_file(tmp_path, batch_norm):
+    state = random_state(batch_norm)
+    torch.save(state, tmp_path / "vgg.pth")
+    network = VGGUNet(batch_norm=batch_norm)
+    before = network.bottom[0].weight.clone()
+    assert load_encoder(network, tmp_path / "vgg.pth") is network
+    own = network.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in state.items() if name.startswith("features"))
+    assert torch.equal(network.bottom[0].weight, before)
+
+
+def test_published_weights_come_from_the_hub_when_asked_for(tmp_path, monkeypatch):
+    """The cache that torch.hub looks in first holds the file under its published name."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    for batch_norm, name in ((True, "vgg16_bn-6c64b313.pth"), (False, "vgg16-397923af.pth")):
+        state = random_state(batch_norm)
+        torch.save(state, tmp_path / "hub/checkpoints" / name)
+        network = load_encoder(VGGUNet(batch_norm=batch_norm), "imagenet")
+        assert torch.equal(network.features[0].weight, state["features.0.weight"])
+
+
+def test_no_source_leaves_the_network_alone():
+    network = VGGUNet(width=1 / 64)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert load_encoder(network, None) is network
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        (lambda state: state.pop("features.3.bias"), "1 tensors do not match, first features.3.bias"),
+        (lambda state: state.update({"features.50.weight": torch.zeros(1)}), "1 tensors.*first features.50.weight"),
+        (lambda state: state.update({"features.7.bias": torch.zeros(3)}), "1 tensors.*first features.7.bias"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, change, first):
+    state = random_state(True, width=1 / 16)
+    change(state)
+    torch.save(state, tmp_path / "vgg.pth")
+    with pytest.raises(ValueError, match=f"{first}; expected the 91 of VGG-16 with batch norm.*width 1"):
+        load_encoder(VGGUNet(width=1 / 16), tmp_path / "vgg.pth")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none.pth: is no file; expected weights of VGG-16, or 'imagenet'"):
+        load_encoder(VGGUNet(width=1 / 64), tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_27_convolutions_and_the_parameters_counted_by_hand(batch_norm):
+    network = VGGUNet(batch_norm=batch_norm)
+    layers = list(network.modules())
+    assert sum(isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) for layer in layers) == 27
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in layers) == (27 if batch_norm else 0)
+    norm = 2 if batch_norm else 0  # a scale and a shift for each channel
+    widths = [3, *(out for out in VGG16 if out != "M"), 512, 512, 512, 512]
+    count = sum(9 * a * b + b + norm * b for a, b in itertools.pairwise(widths))
+    below = 512
+    for out in (512, 512, 256, 128, 64):
+        count += 4 * below * out + out  # transposed convolution
+        count += 9 * 2 * out * out + out + 9 * out * out + out + 2 * norm * out
+        below = out
+    assert sum(p.numel() for p in network.parameters()) == count + 64 + 1
+
+
+def test_forward_is_vgg_with_skips():
+    """The same weights through plain functional calls: what goes into a pooling is concatenated on the way back."""
+    network = VGGUNet(width=1 / 16).double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics that are not the initial 0 and 1
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    weights = network.state_dict()
+    image = torch.rand(2, 3, 64, 32, dtype=torch.float64)
+
+    def unit(x: torch.Tensor, name: str, place: int) -> torch.Tensor:
+        x = F.conv2d(x, weights[f"{name}.{place}.weight"], weights[f"{name}.{place}.bias"], padding=1)
+        mean, var, scale, shift = (
+            weights[f"{name}.{place + 1}.{part}"][:, None, None]
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.relu((x - mean) / torch.sqrt(var + 1e-5) * scale + shift)
+
+    x, skips, places = image, [], iter(CONVS_BN)
+    for out in VGG16:
+        if out == "M":
+            skips.append(x)
+            x = F.max_pool2d(x, 2)
+        else:
+            x = unit(x, "features", next(places))
+    for place in (0, 3, 6, 9):
+        x = unit(x, "bottom", place)
+    for i, skip in enumerate(reversed(skips)):
+        x = F.conv_transpose2d(x, weights[f"up.{i}.weight"], weights[f"up.{i}.bias"], stride=2)
+        x = torch.cat([skip, x], dim=1)
+        for place in (0, 3):
+            x = unit(x, f"merge.{i}", place)
+    expected = F.conv2d(x, weights["head.weight"], weights["head.bias"])
+    torch.testing.assert_close(network(image), expected, rtol=0, atol=1e-10)  # 27 layers in float64
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_frozen_encoder_keeps_its_weights_and_statistics(freeze):
+    network = VGGUNet(width=1 / 16, freeze_encoder=freeze).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(torch.rand(2, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    statistics = {name for name in before if name.startswith("features") and "running" in name}
+    encoder = {name for name in changed if name.startswith("features")}
+    assert encoder == set() if freeze else statistics <= encoder
+    assert changed >= {"bottom.0.weight", "up.4.weight", "merge.4.0.weight", "head.weight"}
+    assert not network.eval().training and not network.features.training
+
+
+def test_wrong_size_names_the_nearest_sizes_that_fit():
+    network = VGGUNet(width=1 / 64)
+    with pytest.raises(ValueError, match=r"100 voxels along axis 3; the nearest sizes that fit are 96 and 128"):
+        network(torch.zeros(1, 3, 64, 100))
+    with pytest.raises(ValueError, match=r"20 voxels along axis 2; the nearest sizes that fit are 32 and 32"):
+        network(torch.zeros(1, 3, 20, 64))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"spatial_dims": 1}, "spatial_dims is 1; expected 2 or 3"),
+        ({"width": 0.005}, "width is 0.005; expected 1 / 64 at least"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        VGGUNet(**arguments)
+
+
+def test_volumes_and_metatensors():
+    network = VGGUNet(3, 1, 2, width=1 / 32).eval()
+    volume = torch.rand(1, 1, 32, 32, 64)
+    torch.testing.assert_close(torch.Tensor(network(MetaTensor(volume))), network(volume))
+    assert network(volume).shape == (1, 2, 32, 32, 64)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_script_equals_eager_on_other_sizes_and_batches(batch_norm):
+    network = VGGUNet(width=1 / 16, batch_norm=batch_norm).eval()
+    scripted = torch.jit.script(network)
+    for batch, size in enumerate([(32, 64), (96, 32)], start=1):
+        image = torch.rand(batch, 3, *size)
+        torch.testing.assert_close(scripted(image), network(image))
+
+
+def test_onnx_with_dynamic_axes_equals_eager(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = VGGUNet(width=1 / 16).eval()
+    axes = {"image": {0: "n", 2: "h", 3: "w"}}
+    path = tmp_path / "net.onnx"
+    image = torch.rand(1, 3, 32, 32)
+    torch.onnx.export(network, (image,), path, input_names=["image"], dynamic_axes=axes, dynamo=False)
+    session = onnxruntime.InferenceSession(str(path))
+    image = torch.rand(3, 3, 64, 32)
+    (output,) = session.run(None, {"image": image.numpy()})
+    np.testing.assert_allclose(output, network(image).detach().numpy(), atol=1e-5)  # float32, other order of sums

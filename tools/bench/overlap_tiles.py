@@ -1,0 +1,193 @@
+"""Overlap tiles against MONAI's sliding window: pixels per second, memory, seams; and a whole slide through the bundle.
+
+    OMP_NUM_THREADS=2 python tools/bench/overlap_tiles.py [--weights MODEL_PT] [--image FILE]
+    python tools/bench/overlap_tiles.py --slide 4704 6240     # peak memory of inference.json on an image of that size
+
+The contenders take turns on one image with the same network; each figure is the ratio to the sliding window with
+overlap 0.5 in the same turn: median, smallest and largest. Quality is the share of pixels, away from the borders, where
+the mask is that of tiles with twice the context. Memory is the largest resident set of a fresh process less what was
+resident once the network had run on one tile. Nothing else should run beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from monai.bundle import ConfigParser
+from monai.inferers import Inferer, SlidingWindowInferer
+from PIL import Image
+
+from bundlekit.phantoms.nuclei import nuclei_microscopy
+from unet_ode.inferers import OverlapTileInferer
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles/nuclei_microscopy_segmentation"
+BASE = "sliding window of 256 px, overlap 0.5"
+BORDER_PX = 128
+# of the subprocesses: without it the resident set holds freed tensors, some tenths more in one run than in the next
+ENVIRONMENT = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}
+
+
+def contenders() -> dict[str, Callable[[], Inferer]]:
+    def window(overlap: float) -> Callable[[], Inferer]:
+        return lambda: SlidingWindowInferer((256, 256), 1, overlap, mode="gaussian")
+
+    def tiles(size: int, margin: int) -> Callable[[], Inferer]:
+        return lambda: OverlapTileInferer(size, margin, divisor=32)
+
+    return {
+        BASE: window(0.5),
+        "sliding window of 256 px, overlap 0.25": window(0.25),
+        "overlap tiles of 128 px in 256 (the report's)": tiles(128, 64),
+        "overlap tiles of 256 px in 384": tiles(256, 64),
+        "overlap tiles of 512 px in 640 (the bundle's)": tiles(512, 64),
+    }
+
+
+def load_network(weights: str) -> torch.nn.Module:
+    network = ConfigParser(ConfigParser.load_config_file(BUNDLE / "configs/inference.json")).get_parsed_content(
+        "network_def"
+    )
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+def load_image(path: str | None, size: int) -> torch.Tensor:
+    """As the bundle prepares it; by default a phantom of ``size`` px, made of smaller ones side by side."""
+    with tempfile.TemporaryDirectory() as folder:
+        if path is None:
+            path = f"{folder}/phantom.png"
+            Image.fromarray(slide(size, size, colour=False)).save(path)
+        parser = ConfigParser(ConfigParser.load_config_file(BUNDLE / "configs/inference.json"))
+        return parser.get_parsed_content("preprocessing")({"image": path})["image"].as_tensor()[None]
+
+
+def slide(rows: int, columns: int, colour: bool) -> np.ndarray:
+    """Light phantoms side by side, in grey or RGB."""
+    tiles: list[np.ndarray] = []
+    seed = 0
+    while len(tiles) < 4:
+        phantom = nuclei_microscopy(np.random.default_rng(seed), 256)
+        seed += 1
+        if phantom.truth["appearance"] == "fluorescence":
+            tiles.append(phantom.image)
+    block = np.block([tiles[:2], tiles[2:]])
+    whole = np.tile(block, (-(-rows // 512), -(-columns // 512)))[:rows, :columns]
+    return np.repeat(whole[..., None], 3, axis=2) if colour else whole
+
+
+def resident_mib() -> float:
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@torch.no_grad()
+def peak_above_network(name: str, args: argparse.Namespace) -> float:
+    """MiB that one contender adds to image and network, in this process."""
+    network, image = load_network(args.weights), load_image(args.image, args.size)
+    network(torch.zeros(1, 3, 64, 64))
+    before = resident_mib()
+    contenders()[name]()(image, network)
+    return max(peak_mib() - before, 0)
+
+
+@torch.no_grad()
+def compare(args: argparse.Namespace) -> None:
+    network, image = load_network(args.weights), load_image(args.image, args.size)
+    calls = {name: make() for name, make in contenders().items()}
+    inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in image.shape[2:]))
+    wanted = OverlapTileInferer(512, 128, divisor=32)(image, network)[inner] > 0
+    rates: dict[str, list[float]] = {name: [] for name in calls}
+    equal = {}
+    for turn in range(args.repeats + 1):
+        for name, inferer in calls.items():
+            began = time.perf_counter()
+            output = inferer(image, network)
+            if turn > 0:  # the first turn warms up
+                rates[name].append(image[0, 0].numel() / (time.perf_counter() - began))
+            equal[name] = float(((output[inner] > 0) == wanted).float().mean())
+        print(f"turn {turn} of {args.repeats}", end="\r", flush=True)
+    size = " x ".join(map(str, image.shape[2:]))
+    print(f"{size} px, fp32, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.repeats} turns\n")
+    print("| | times faster | pixels as with twice the context | MiB above network and image |\n|---|---|---|---|")
+    for name, values in rates.items():
+        ratios = [value / base for value, base in zip(values, rates[BASE], strict=True)]
+        command = [sys.executable, __file__, "--memory_of", name, "--weights", args.weights, "--size", str(args.size)]
+        command += ["--image", args.image] if args.image else []
+        memory = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT).stdout
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {name} | {spread} | {100 * equal[name]:.3f} % | {float(memory):.0f} |", flush=True)
+    half = torch.roll(image, (-256, -256), (2, 3))[..., : image.shape[2] - 256, : image.shape[3] - 256]
+    shifted = OverlapTileInferer(512, 64, divisor=32)(half, network)
+    whole = calls["overlap tiles of 512 px in 640 (the bundle's)"](image, network)[..., 256:, 256:]
+    inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in half.shape[2:]))
+    same = float(((shifted[inner] > 0) == (whole[inner] > 0)).float().mean())
+    print(f"\ntiles shifted by half a tile: {100 * same:.3f} % of the pixels are the same")
+
+
+def run_slide(args: argparse.Namespace) -> None:
+    """inference.json as a user runs it, on one RGB image; its peak beside that of a small image."""
+    peaks, seconds = [], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (rows, columns) in (("small", (64, 64)), ("slide", tuple(args.slide))):
+            path = f"{folder}/{name}.png"
+            Image.fromarray(slide(rows, columns, colour=True)).save(path, compress_level=1)
+            options = {"dataset_dir": path, "output_dir": f"{folder}/out", "ckpt_path": args.weights, "device": "cpu"}
+            options |= {"instances": str(args.instances).lower()}
+            began = time.perf_counter()
+            command = [sys.executable, __file__, "--run_with", json.dumps(options)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT)
+            seconds = time.perf_counter() - began
+            peaks.append(float(done.stdout.splitlines()[-1]))
+    kind = "mask and instances" if args.instances else "mask"
+    print(f"{args.slide[0]} x {args.slide[1]} px, {kind}: {peaks[1] - peaks[0]:.0f} MiB above the {peaks[0]:.0f} of")
+    print(f"a 64 x 64 image (network, libraries), {seconds:.0f} s, {args.slide[0] * args.slide[1] / seconds:,.0f} px/s")
+
+
+def run_bundle(options: dict[str, str]) -> None:
+    from monai.bundle import run
+
+    os.chdir(BUNDLE)
+    run(config_file="configs/inference.json", **options)
+    print(f"\n{peak_mib()}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default=str(BUNDLE / "models/model.pt"), help="state_dict of the bundle's network")
+    parser.add_argument("--image", help="micrograph; a phantom by default")
+    parser.add_argument("--size", type=int, default=1280, help="side of the phantom in pixels")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--slide", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="run inference.json instead")
+    parser.add_argument("--instances", action="store_true", help="of the slide: label each nucleus too")
+    parser.add_argument("--memory_of", help="measure this contender alone, in this process")
+    parser.add_argument("--run_with", type=json.loads, help="run inference.json in this process, print its peak in MiB")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    if args.run_with:
+        run_bundle(args.run_with)
+    elif args.memory_of:
+        print(peak_above_network(args.memory_of, args))
+    elif args.slide:
+        run_slide(args)
+    else:
+        compare(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Train and score the nuclei network in each variant and seed; print the tables of their scores, and of the mosaics.
+
+    python tools/nuclei_evidence.py --source dsb2018_nuclei --output runs/nuclei [--variants cosine dice] [--seeds 0 1]
+
+Each run has the same epochs, and writes a line for each list of test images (all, grey, colour) to SCORES (default:
+OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
+command may be killed and started anew; --variants and --seeds do a part of it. The table gives mean and standard
+deviation over the seeds that a variant has. --mosaics VARIANT SEED then compares, for the weights of one run, each
+field of view of the source segmented as a whole with the same field segmented tile by tile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bundlekit.training import write_atomically
+from unet_ode.metrics import THRESHOLDS, match_counts
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "bundles/nuclei_microscopy_segmentation"
+VARIANTS = {
+    "cosine": [],
+    "warm_restart": ["fit_warm_restart"],
+    "cyclic": ["fit_cyclic"],
+    "dice_loss": ["loss_dice"],
+    "no_batch_norm": ["net_no_batch_norm"],
+}
+SECTIONS = ("test", "test_grey", "test_rgb")
+METRICS = {
+    "pixel_f1": "val_pixel_f1",
+    "dice": "val_mean_dice",
+    **{f"object_f1_{t}": f"val_object_f1_{t}" for t in (round(100 * t) for t in THRESHOLDS)},
+    "object_f1_mean": "val_object_f1_mean",
+    "map": "val_object_ap_per_image",
+}
+SHOWN = ("pixel_f1", "dice", "object_f1_50", "object_f1_75", "object_f1_90", "object_f1_mean", "map")
+KEY = ("variant", "seed", "epochs", "images")
+
+Row = dict[str, str]
+
+
+def call(*command: str) -> None:
+    print(f"$ python {' '.join(command)}", flush=True)
+    status = subprocess.run([sys.executable, *command], cwd=BUNDLE).returncode
+    if status != 0:
+        raise SystemExit(f"the command above failed with exit code {status}; mend what it says and start again")
+
+
+def bundle_run(configs: list[str], **options: object) -> None:
+    files = [f"configs/{name}.json" for name in configs]
+    words = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    call("-m", "monai.bundle", "run", "--config_file", str(files), *words)
+
+
+def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argparse.Namespace) -> list[Row]:
+    """The commands that a user would type; the training is not repeated when its state says that it is finished."""
+    overlays, weights = VARIANTS[variant], run / "model.pt"
+    common = {"dataset_dir": data, "ckpt_path": weights, "amp": args.amp}
+    if not (run / "finished").exists():
+        resume = str((run / "state.pt").exists()).lower()
+        epochs = {"max_epochs": args.max_epochs, "val_interval": args.val_interval}
+        bundle_run(["train", *overlays], output_dir=run, seed=seed, resume=resume, **epochs, **common)
+        (run / "finished").touch()
+    rows = []
+    for section in SECTIONS:
+        folder = run / section
+        if not (folder / "metrics.json").exists():
+            bundle_run(["train", "evaluate", *overlays], output_dir=folder, section=section, **common)
+        metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+        key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), section), strict=True))
+        rows.append({**key, **{name: f"{metrics[source]:.5f}" for name, source in METRICS.items()}})
+    return rows
+
+
+def read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if rows and list(rows[0]) != [*KEY, *METRICS]:
+        raise SystemExit(f"{path}: has columns {list(rows[0])}; expected {[*KEY, *METRICS]}: pass another --scores")
+    return rows
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    def write(name: str) -> None:
+        with open(name, "w", newline="") as file:
+            writer = csv.DictWriter(file, [*KEY, *METRICS], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
+
+
+def table(rows: list[Row]) -> str:
+    """Mean and standard deviation (divided by n - 1) over the seeds of each variant and list of images."""
+    lines = [f"| variant | images | seeds | {' | '.join(SHOWN)} |", "|---" * (3 + len(SHOWN)) + "|"]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["images"], row["variant"]), []).append(row)
+    for images, variant in sorted(groups, key=lambda key: (SECTIONS.index(key[0]), list(VARIANTS).index(key[1]))):
+        found = groups[images, variant]
+        cells = []
+        for name in SHOWN:
+            values = [float(row[name]) for row in found]
+            cells.append(f"{statistics.mean(values):.3f}")
+            if len(values) > 1:
+                cells[-1] += f" ± {statistics.stdev(values):.3f}"
+        lines.append(f"| {variant} | {images} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def stitch(labels: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
+    """Tiles of a field, by row and column, in order; each tile's objects keep numbers of their own."""
+    rows: dict[int, list[np.ndarray]] = {}
+    count = 0
+    for row, _, tile in sorted(labels, key=lambda item: item[:2]):
+        rows.setdefault(row, []).append(np.where(tile > 0, tile.astype(int) + count, 0))
+        count += int(tile.max())
+    return np.concatenate([np.concatenate(tiles, axis=1) for _, tiles in sorted(rows.items())])
+
+
+def scores(prediction: np.ndarray, truth: np.ndarray) -> list[float]:
+    """Pixel F1, and F1 of objects above an overlap of 0.5 and 0.75."""
+    found, wanted = prediction > 0, truth > 0
+    values = [2 * np.count_nonzero(found & wanted) / (np.count_nonzero(found) + np.count_nonzero(wanted))]
+    counts = match_counts(prediction.astype(int), truth.astype(int))
+    for threshold in (0.5, 0.75):
+        tp, fp, fn = counts[THRESHOLDS.index(threshold)]
+        values.append(2 * tp / (2 * tp + fp + fn))
+    return values
+
+
+def mosaics(source: Path, data: Path, run: Path, overlays: list[str]) -> str:
+    """Each field of view, whole and tile by tile; the tiles' own borders cut nuclei in two."""
+    networks = [name for name in overlays if name.startswith("net_")]
+    items = json.loads((data / "dataset.json").read_text()).get("mosaics", [])
+    with (source / "split.csv").open(newline="") as file:
+        tiles = list(csv.DictReader(file))
+    common = {"ckpt_path": run / "model.pt", "instances": "true", "min_size_px": 1}
+    if not (run / "tiles").exists():
+        bundle_run(["inference", *networks], dataset_dir=data, output_dir=run / "tiles", **common)
+    lines = ["| field | how | pixel F1 | object F1 at 0.5 | object F1 at 0.75 | objects |", "|---|---|---|---|---|---|"]
+    for item in items:
+        name = Path(item["image"]).stem
+        bundle_run(["inference", *networks], dataset_dir=data / item["image"], output_dir=run / "whole", **common)
+        whole = np.asarray(Image.open(run / f"whole/{name}_instances.png"))
+        own = [row for row in tiles if row["group"] == name.removeprefix("group")]
+        places = [(int(row["tile_row"]), int(row["tile_col"]), f"tiles/{row['id']}_instances.png") for row in own]
+        stitched = stitch([(row, column, np.asarray(Image.open(run / path))) for row, column, path in places])
+        truth = np.asarray(Image.open(data / item["label"]))
+        for how, labels in (("whole", whole), ("tile by tile", stitched)):
+            values = " | ".join(f"{value:.3f}" for value in scores(labels, truth))
+            lines.append(f"| {name} | {how} | {values} | {len(np.unique(labels)) - 1} of {len(np.unique(truth)) - 1} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="what the bundle's prepare_data.py reads")
+    parser.add_argument("--output", type=Path, required=True, help="folder of data and runs")
+    parser.add_argument("--scores", type=Path, help="CSV of the runs")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--max_epochs", type=int, default=40)
+    parser.add_argument("--val_interval", type=int, default=10)
+    parser.add_argument(
+        "--amp", choices=("true", "false"), default="false", help="bfloat16, on processors that have it"
+    )
+    parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
+    args = parser.parse_args()
+    output, source = args.output.resolve(), args.source.resolve()
+    path = args.scores or output / "scores.csv"
+    rows, data = read_rows(path), output / "data"
+    if not (data / "dataset.json").exists():
+        call("scripts/prepare_data.py", "--source", str(source), "--output", str(data))
+    done = {tuple(row[name] for name in KEY[:3]) for row in rows}
+    for seed in args.seeds:
+        for variant in args.variants:
+            key = (variant, str(seed), str(args.max_epochs))
+            if key not in done:
+                rows += train_and_score(data, output / "_".join(key), variant, seed, args)
+                write_rows(path, rows)
+    print(f"{path}\n\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)])}")
+    if args.mosaics:
+        variant, seed = args.mosaics
+        run = output / f"{variant}_{seed}_{args.max_epochs}"
+        print(f"\n{mosaics(source, data, run, VARIANTS[variant])}")
+
+
+if __name__ == "__main__":
+    main()

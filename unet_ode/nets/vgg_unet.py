@@ -1,0 +1,204 @@
+"""U-Net whose contracting path is VGG-16, with or without batch norm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from monai.networks.layers.factories import Conv, Norm, Pool
+from torch import nn
+
+__all__ = ["VGGUNet", "load_encoder"]
+
+_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and number of convolutions before each pooling
+_URLS = {
+    True: "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth",
+    False: "https://download.pytorch.org/models/vgg16-397923af.pth",
+}
+
+
+def _conv_unit(spatial_dims: int, in_channels: int, out_channels: int, batch_norm: bool) -> list[nn.Module]:
+    unit: list[nn.Module] = [Conv[Conv.CONV, spatial_dims](in_channels, out_channels, 3, padding=1)]
+    if batch_norm:
+        unit.append(Norm[Norm.BATCH, spatial_dims](out_channels))
+    return [*unit, nn.ReLU(inplace=True)]
+
+
+class VGGUNet(nn.Module):
+    """VGG-16 as the contracting path of a U-Net, four convolutions at its lowest level, and a path back up.
+
+    ``features`` holds the layers of VGG-16 in their published order, so that its parameters have the names and, at
+    width 1, the shapes of torchvision's ``vgg16_bn`` (``vgg16`` without batch norm): :func:`load_encoder`. What goes
+    into each of its five poolings is kept. ``bottom`` has two convolutions after the last pooling and two before the
+    first upsampling. Five times a 2x2 transposed convolution with stride 2 doubles the size, the kept map of that size
+    is concatenated, and two convolutions follow. These 13 + 4 + 10 convolutions are 3x3 and each has batch norm, where
+    it is on, and ReLU; a 1x1 convolution gives the logits.
+
+    Args:
+        spatial_dims: 2 or 3; published weights are for 2.
+        in_channels: channels of the image; published weights are for 3.
+        out_channels: channels of the output (logits).
+        width: factor of all numbers of channels, 64 to 512 at width 1.
+        batch_norm: normalise the output of each 3x3 convolution over the batch.
+        freeze_encoder: do not train ``features``, and keep its batch norms at their running statistics.
+
+    Shape:
+        - input: (N, in_channels, *spatial), every size a multiple of 32. Training with batch norm needs more than one
+          element in the lowest map, (N, ..., size / 32): two images, or 64 voxels along one axis.
+        - output: (N, out_channels, *spatial).
+
+    Raises:
+        ValueError: for other ``spatial_dims``, a ``width`` that leaves no channel, and sizes that do not fit.
+
+    Source:
+        Giorgi, Liguori, Mannucci, "U-Net: Segmentation of Biomedical Images" (course report, Sapienza), section 4.
+        VGG-16: Simonyan and Zisserman 2015, arXiv:1409.1556, configuration D; initialisation as in torchvision.
+
+    Not stated in the report:
+        The widths below VGG (its last, 512, here), what the 27 convolutions count (the 3x3 ones here: the only count
+        that comes to 27), and whether its own convolutions have batch norm (they do, if VGG's have).
+
+    Example:
+        >>> network = VGGUNet(width=0.0625)
+        >>> network(torch.zeros(2, 3, 32, 64)).shape
+        torch.Size([2, 1, 32, 64])
+        >>> sum(isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) for layer in network.modules())
+        27
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        in_channels: int = 3,
+        out_channels: int = 1,
+        *,
+        width: float = 1.0,
+        batch_norm: bool = True,
+        freeze_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3")
+        widths = [round(width * channels) for channels, _ in _STAGES]
+        if min(widths) < 1:
+            raise ValueError(f"width is {width}; expected 1 / 64 at least, which leaves one channel in the first layer")
+        self.step = 2 ** len(_STAGES)
+        self.batch_norm = batch_norm
+        self.freeze_encoder = freeze_encoder
+
+        pools: list[int] = []
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for out, (_, num_convs) in zip(widths, _STAGES, strict=True):
+            for _ in range(num_convs):
+                layers += _conv_unit(spatial_dims, channels, out, batch_norm)
+                channels = out
+            pools.append(len(layers))
+            layers.append(Pool[Pool.MAX, spatial_dims](2, 2))
+        self.pools = pools  # their places in features
+        self.features = nn.Sequential(*layers)
+
+        def convs(start: int, num: int, out: int) -> nn.Sequential:
+            units = [_conv_unit(spatial_dims, start if i == 0 else out, out, batch_norm) for i in range(num)]
+            return nn.Sequential(*(layer for unit in units for layer in unit))
+
+        self.bottom = convs(channels, 4, channels)
+        self.up = nn.ModuleList()
+        self.merge = nn.ModuleList()
+        for out in reversed(widths):
+            self.up.append(Conv[Conv.CONVTRANS, spatial_dims](channels, out, 2, stride=2))
+            self.merge.append(convs(2 * out, 2, out))
+            channels = out
+        self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, 1)
+        self._initialise()
+        self.features.requires_grad_(not freeze_encoder)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d):  # not the transposed ones
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def train(self, mode: bool = True) -> VGGUNet:
+        super().train(mode)
+        if self.freeze_encoder:
+            self.features.eval()
+        return self
+
+    def _check_size(self, x: torch.Tensor) -> None:
+        for axis in range(2, x.dim()):
+            size = x.size(axis)
+            if size % self.step != 0 or size == 0:
+                below, above = max(size // self.step, 1) * self.step, (size // self.step + 1) * self.step
+                raise ValueError(
+                    f"VGGUNet got {size} voxels along axis {axis}; the nearest sizes that fit are {below} and {above}: "
+                    f"crop to {below} or pad to {above}"
+                )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_tracing():
+            self._check_size(x)
+        skips: list[torch.Tensor] = []
+        for i, layer in enumerate(self.features):
+            if i in self.pools:
+                skips.append(x)
+            x = layer(x)
+        x = self.bottom(x)
+        for i, (up, merge) in enumerate(zip(self.up, self.merge)):  # noqa: B905  (TorchScript's zip takes no strict)
+            x = merge(torch.cat([skips[len(self.pools) - 1 - i], up(x)], dim=1))
+        return self.head(x)
+
+
+def _read(source: str | os.PathLike, network: VGGUNet) -> Mapping[str, torch.Tensor]:
+    if str(source) == "imagenet":
+        return torch.hub.load_state_dict_from_url(_URLS[network.batch_norm], map_location="cpu", weights_only=True)
+    if not Path(source).is_file():
+        raise ValueError(
+            f"{source}: is no file; expected weights of VGG-16, or 'imagenet' to download them: correct it"
+        )
+    return torch.load(source, map_location="cpu", weights_only=True)
+
+
+def load_encoder(network: VGGUNet, source: str | os.PathLike | None) -> VGGUNet:
+    """Give the contracting path the weights of a classifier: each ``features.*`` of the source, and no other.
+
+    Args:
+        network: of width 1 and three channels for the published weights; changed in place and returned.
+        source: a file that holds the state dict of torchvision's ``vgg16_bn`` (``vgg16`` for a network without batch
+            norm), of which the classifier is left out; "imagenet" downloads the published one by ``torch.hub`` and
+            keeps it in torch's cache; None leaves the network as it is.
+
+    Raises:
+        ValueError: where the file is missing, or its names or shapes are not exactly those of ``network.features``.
+
+    Source:
+        Weights: torchvision's IMAGENET1K_V1, for images that are normalised channel by channel.
+
+    Example:
+        >>> import tempfile
+        >>> path, network = tempfile.mkdtemp() + "/vgg.pth", VGGUNet(width=0.0625)
+        >>> other = {f"features.{name}": value for name, value in VGGUNet(width=0.0625).features.state_dict().items()}
+        >>> torch.save({**other, "classifier.0.weight": torch.zeros(3, 3)}, path)
+        >>> torch.equal(load_encoder(network, path).features[0].weight, other["features.0.weight"])
+        True
+    """
+    if source is None:
+        return network
+    state = _read(source, network)
+    prefix = "features."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        network.features.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        own = network.features.state_dict()
+        wrong = [k for k in [*own, *weights] if k not in own or k not in weights or own[k].shape != weights[k].shape]
+        wrong = sorted(set(wrong), key=lambda k: int(k.split(".")[0]))
+        raise ValueError(
+            f"{source}: {len(wrong)} tensors do not match, first features.{wrong[0]}; expected the {len(own)} of "
+            f"VGG-16 {'with' if network.batch_norm else 'without'} batch norm at the network's width: pass the file "
+            "made for it, and a network of width 1 (net_paper.json) for the published weights"
+        ) from error
+    return network
