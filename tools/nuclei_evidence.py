@@ -14,19 +14,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bundlekit.training import write_atomically
+from bundlekit.experiments import Row, call, mean_and_deviation, read_scores, run_bundle, train, write_scores
 from unet_ode.metrics import THRESHOLDS, match_counts
 
-ROOT = Path(__file__).resolve().parent.parent
-BUNDLE = ROOT / "bundles/nuclei_microscopy_segmentation"
+BUNDLE = Path(__file__).resolve().parent.parent / "bundles/nuclei_microscopy_segmentation"
 VARIANTS = {
     "cosine": [],
     "warm_restart": ["fit_warm_restart"],
@@ -45,60 +41,22 @@ METRICS = {
 SHOWN = ("pixel_f1", "dice", "object_f1_50", "object_f1_75", "object_f1_90", "object_f1_mean", "map")
 KEY = ("variant", "seed", "epochs", "images")
 
-Row = dict[str, str]
-
-
-def call(*command: str) -> None:
-    print(f"$ python {' '.join(command)}", flush=True)
-    status = subprocess.run([sys.executable, *command], cwd=BUNDLE).returncode
-    if status != 0:
-        raise SystemExit(f"the command above failed with exit code {status}; mend what it says and start again")
-
-
-def bundle_run(configs: list[str], **options: object) -> None:
-    files = [f"configs/{name}.json" for name in configs]
-    words = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    call("-m", "monai.bundle", "run", "--config_file", str(files), *words)
-
 
 def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argparse.Namespace) -> list[Row]:
-    """The commands that a user would type; the training is not repeated when its state says that it is finished."""
-    overlays, weights = VARIANTS[variant], run / "model.pt"
-    common = {"dataset_dir": data, "ckpt_path": weights, "amp": args.amp}
-    if not (run / "finished").exists():
-        resume = str((run / "state.pt").exists()).lower()
-        epochs = {"max_epochs": args.max_epochs, "val_interval": args.val_interval}
-        bundle_run(["train", *overlays], output_dir=run, seed=seed, resume=resume, **epochs, **common)
-        (run / "finished").touch()
+    """A line of scores for each list of test images."""
+    overlays = VARIANTS[variant]
+    common = {"dataset_dir": data, "amp": args.amp}
+    train(BUNDLE, overlays, run, seed=seed, max_epochs=args.max_epochs, val_interval=args.val_interval, **common)
     rows = []
     for section in SECTIONS:
         folder = run / section
         if not (folder / "metrics.json").exists():
-            bundle_run(["train", "evaluate", *overlays], output_dir=folder, section=section, **common)
+            places = {"output_dir": folder, "ckpt_path": run / "model.pt", "section": section}
+            run_bundle(BUNDLE, ["train", "evaluate", *overlays], **places, **common)
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
         key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), section), strict=True))
         rows.append({**key, **{name: f"{metrics[source]:.5f}" for name, source in METRICS.items()}})
     return rows
-
-
-def read_rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows and list(rows[0]) != [*KEY, *METRICS]:
-        raise SystemExit(f"{path}: has columns {list(rows[0])}; expected {[*KEY, *METRICS]}: pass another --scores")
-    return rows
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    def write(name: str) -> None:
-        with open(name, "w", newline="") as file:
-            writer = csv.DictWriter(file, [*KEY, *METRICS], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
 
 
 def table(rows: list[Row]) -> str:
@@ -109,12 +67,7 @@ def table(rows: list[Row]) -> str:
         groups.setdefault((row["images"], row["variant"]), []).append(row)
     for images, variant in sorted(groups, key=lambda key: (SECTIONS.index(key[0]), list(VARIANTS).index(key[1]))):
         found = groups[images, variant]
-        cells = []
-        for name in SHOWN:
-            values = [float(row[name]) for row in found]
-            cells.append(f"{statistics.mean(values):.3f}")
-            if len(values) > 1:
-                cells[-1] += f" ± {statistics.stdev(values):.3f}"
+        cells = (mean_and_deviation([float(row[name]) for row in found]) for name in SHOWN)
         lines.append(f"| {variant} | {images} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -148,11 +101,13 @@ def mosaics(source: Path, data: Path, run: Path, overlays: list[str]) -> str:
         tiles = list(csv.DictReader(file))
     common = {"ckpt_path": run / "model.pt", "instances": "true", "min_size_px": 1}
     if not (run / "tiles").exists():
-        bundle_run(["inference", *networks], dataset_dir=data, output_dir=run / "tiles", **common)
+        run_bundle(BUNDLE, ["inference", *networks], dataset_dir=data, output_dir=run / "tiles", **common)
     lines = ["| field | how | pixel F1 | object F1 at 0.5 | object F1 at 0.75 | objects |", "|---|---|---|---|---|---|"]
     for item in items:
         name = Path(item["image"]).stem
-        bundle_run(["inference", *networks], dataset_dir=data / item["image"], output_dir=run / "whole", **common)
+        run_bundle(
+            BUNDLE, ["inference", *networks], dataset_dir=data / item["image"], output_dir=run / "whole", **common
+        )
         whole = np.asarray(Image.open(run / f"whole/{name}_instances.png"))
         own = [row for row in tiles if row["group"] == name.removeprefix("group")]
         places = [(int(row["tile_row"]), int(row["tile_col"]), f"tiles/{row['id']}_instances.png") for row in own]
@@ -180,16 +135,16 @@ def main() -> None:
     args = parser.parse_args()
     output, source = args.output.resolve(), args.source.resolve()
     path = args.scores or output / "scores.csv"
-    rows, data = read_rows(path), output / "data"
+    rows, data = read_scores(path, [*KEY, *METRICS]), output / "data"
     if not (data / "dataset.json").exists():
-        call("scripts/prepare_data.py", "--source", str(source), "--output", str(data))
+        call(BUNDLE, "scripts/prepare_data.py", "--source", source, "--output", data)
     done = {tuple(row[name] for name in KEY[:3]) for row in rows}
     for seed in args.seeds:
         for variant in args.variants:
             key = (variant, str(seed), str(args.max_epochs))
             if key not in done:
                 rows += train_and_score(data, output / "_".join(key), variant, seed, args)
-                write_rows(path, rows)
+                write_scores(path, rows)
     print(f"{path}\n\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)])}")
     if args.mosaics:
         variant, seed = args.mosaics

@@ -1,12 +1,10 @@
-"""The record of the runs and its table, against means and deviations worked out by hand."""
+"""The table over the folds and the scores of a run, against means and deviations worked out by hand."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 from pathlib import Path
-
-import pytest
 
 PATH = Path(__file__).resolve().parents[2] / "tools/cross_validation.py"
 SPEC = importlib.util.spec_from_file_location("cross_validation", PATH)
@@ -33,16 +31,3 @@ def test_scores_are_the_means_over_the_volumes(tmp_path):
     images = [dict.fromkeys(folds.METRICS.values(), value) for value in (0.25, 0.5)]
     (tmp_path / "metrics.json").write_text(json.dumps({"images": images}))
     assert folds.scores(tmp_path / "metrics.json") == dict.fromkeys(folds.METRICS, "0.37500")
-
-
-def test_the_record_is_read_as_it_was_written(tmp_path):
-    rows = [row("fully", 0, 0.5), row("fully", 1, 0.75)]
-    folds.write_rows(tmp_path / "scores.csv", rows)
-    assert folds.read_rows(tmp_path / "scores.csv") == rows
-    assert folds.read_rows(tmp_path / "none.csv") == []
-
-
-def test_a_record_of_other_columns_is_refused(tmp_path):
-    (tmp_path / "scores.csv").write_text("network,fold\nfully,0\n")
-    with pytest.raises(SystemExit, match=r"scores.csv: has columns \['network', 'fold'\]; expected"):
-        folds.read_rows(tmp_path / "scores.csv")

@@ -32,15 +32,6 @@ def test_table_has_means_and_deviations_over_seeds():
     ]
 
 
-def test_rows_come_back_from_the_file_and_other_columns_are_refused(tmp_path):
-    rows = [row("cosine", 0, "test", 0.5)]
-    evidence.write_rows(tmp_path / "scores.csv", rows)
-    assert evidence.read_rows(tmp_path / "scores.csv") == rows and evidence.read_rows(tmp_path / "none.csv") == []
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(SystemExit, match=r"other.csv: has columns"):
-        evidence.read_rows(tmp_path / "other.csv")
-
-
 def test_tiles_are_put_together_in_order_with_numbers_of_their_own():
     tile = np.array([[1, 0], [0, 2]], np.uint16)
     places = [(1, 0, 2 * tile), (0, 1, tile), (0, 0, tile), (1, 1, 0 * tile)]
