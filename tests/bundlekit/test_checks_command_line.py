@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("checks on the command line")  # one worker makes what the tests share
+
 CONFIG = {
     "dataset_dir": "data",
     "output_dir": "out",

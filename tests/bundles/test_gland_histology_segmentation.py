@@ -24,6 +24,8 @@ from bundlekit.phantoms import make_dataset
 from unet_ode.metrics import object_statistics
 from unet_ode.nets import UNode
 
+pytestmark = pytest.mark.xdist_group("gland_histology_segmentation")  # one worker makes what the tests share
+
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/gland_histology_segmentation"
 BLOCKS = [*(f"down{i}" for i in range(1, 5)), "embedding", *(f"up{i}" for i in range(1, 5))]
 RADIUS_PX = 10
