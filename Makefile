@@ -2,6 +2,7 @@ BUNDLE ?= membrane_em_segmentation
 PYTHON ?= python3
 VENV := .venv/bin
 READY := .venv/.ready
+BENCHES := pixels_per_second ode_solvers ode_memory invertible_memory invertible_steps
 export OMP_NUM_THREADS ?= 2
 DATA ?= bundles/nuclei_microscopy_segmentation/data
 
@@ -29,10 +30,7 @@ lint: $(READY)  ## check style and types
 	$(VENV)/mypy
 
 bench: $(READY)  ## compare speeds and memory, as ratios within one run
-	$(VENV)/python tools/bench/pixels_per_second.py
-	$(VENV)/python tools/bench/ode_solvers.py
-	$(VENV)/python tools/bench/ode_memory.py
-	$(VENV)/python tools/bench/overlap_tiles.py
+	for name in $(BENCHES); do $(VENV)/python tools/bench/$$name.py || exit 1; done
 
 tune: $(READY)  ## search the training of the nuclei bundle: make tune DATA=folder; several processes may share a study
 	$(VENV)/python tools/tune.py --dataset_dir $(DATA) $(TUNE_OPTIONS)
