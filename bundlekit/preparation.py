@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from .files import InputError, require_file
 
-__all__ = ["Case", "file_faults", "nifti_name", "write_cases"]
+__all__ = ["Case", "Plan", "file_faults", "nifti_name", "run_program", "write_cases"]
 
 _LONG_LIST = 50
 
@@ -29,6 +31,22 @@ class Case(NamedTuple):
     name: str
     images: Mapping[str, Path]
     label: Path | None
+
+
+class Plan(NamedTuple):
+    """What a prepare_data.py would write, and why it cannot.
+
+    Args:
+        cases, sections, header, convert_image, convert_label: as those of :func:`write_cases`.
+        errors: all that is wrong with the files.
+    """
+
+    cases: Sequence[Case]
+    sections: Mapping[str, Sequence[str]]
+    header: Mapping[str, Any]
+    errors: Sequence[InputError]
+    convert_image: Callable[[Path, Path], Any] = shutil.copyfile
+    convert_label: Callable[[Path, Path], Any] = shutil.copyfile
 
 
 def nifti_name(path: Path) -> str:
@@ -116,3 +134,30 @@ def write_cases(
     unfinished = output / "dataset.json.part"
     unfinished.write_text(json.dumps({**header, **lists}, indent=1))
     unfinished.replace(path)
+
+
+def run_program(description: str, fold_help: str, make_plan: Callable[[Path, int, Path], Plan]) -> int:
+    """The command line of a prepare_data.py, ``--source --output --fold``; gives its exit code.
+
+    Args:
+        description: what --help says.
+        fold_help: what it says of --fold.
+        make_plan: the plan from source, fold and output; it may raise the first error that it meets.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--fold", type=int, default=0, help=f"{fold_help} (default: %(default)s)")
+    args = parser.parse_args()
+    try:
+        plan = make_plan(args.source, args.fold, args.output)
+        errors: Sequence[Exception] = plan.errors
+        if not errors:
+            write_cases(args.output, plan.cases, plan.sections, plan.header, plan.convert_image, plan.convert_label)
+    except (ValueError, OSError) as error:
+        errors = [error]
+    if errors:
+        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
+        return 1
+    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in plan.sections.items()))
+    return 0

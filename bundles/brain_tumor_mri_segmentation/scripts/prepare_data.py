@@ -19,7 +19,6 @@ written; dataset.json is written last.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import sys
@@ -30,7 +29,7 @@ import numpy as np
 
 from bundlekit.files import InputError
 from bundlekit.folds import split_fold
-from bundlekit.preparation import Case, file_faults, nifti_name, write_cases
+from bundlekit.preparation import Case, Plan, file_faults, nifti_name, run_program
 
 NUM_FOLDS = 5
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -122,29 +121,13 @@ def find(source: Path, fold: int) -> tuple[list[Case], dict[str, list[str]]]:
     raise InputError(source, "holds no patient", expected, "pass the folder that directly holds them")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--fold", type=int, default=0, help=f"0 to {NUM_FOLDS - 1} (default: %(default)s)")
-    args = parser.parse_args()
-    errors: list[ValueError | OSError] = []
-    try:
-        cases, sections = find(args.source, args.fold)
-        errors += file_faults(cases, args.output)
-        masks = {path: mask for case in cases for path in case.images.values() if (mask := mask_of(path))}
-        errors += file_faults([Case(mask.name, {MASK: mask}, None) for mask in set(masks.values())], args.output)
-        if not errors:
-            modality = {str(i): name for i, name in enumerate(cases[0].images)}
-            write_cases(args.output, cases, sections, {**HEADER, "modality": modality}, without_air)
-    except (ValueError, OSError) as error:
-        errors.append(error)
-    if errors:
-        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
-        return 1
-    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in sections.items()))
-    return 0
+def make_plan(source: Path, fold: int, output: Path) -> Plan:
+    cases, sections = find(source, fold)
+    masks = {mask for case in cases for path in case.images.values() if (mask := mask_of(path))}
+    errors = file_faults([*cases, *(Case(mask.name, {MASK: mask}, None) for mask in sorted(masks))], output)
+    modality = {str(i): name for i, name in enumerate(cases[0].images)}
+    return Plan(cases, sections, {**HEADER, "modality": modality}, errors, without_air)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(__doc__, f"0 to {NUM_FOLDS - 1}", make_plan))

@@ -12,13 +12,12 @@ is wrong with the files is told at once, before anything is written; dataset.jso
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from bundlekit.files import InputError
 from bundlekit.folds import split_fold
-from bundlekit.preparation import Case, file_faults, nifti_name, write_cases
+from bundlekit.preparation import Case, Plan, file_faults, nifti_name, run_program
 
 NUM_FOLDS = 5
 ENDINGS = (".nii.gz", ".nii")
@@ -48,27 +47,11 @@ def find(source: Path) -> list[Case]:
     raise InputError(source, "does not hold the folders of the data", expected, "pass the folder that holds them")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--fold", type=int, default=0, help=f"0 to {NUM_FOLDS - 1} (default: %(default)s)")
-    args = parser.parse_args()
-    errors: list[ValueError | OSError] = []
-    try:
-        cases = find(args.source)
-        sections = split_fold([case.name for case in cases], args.fold, NUM_FOLDS)
-        errors += file_faults(cases, args.output)
-        if not errors:
-            write_cases(args.output, cases, sections, HEADER)
-    except (ValueError, OSError) as error:
-        errors.append(error)
-    if errors:
-        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
-        return 1
-    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in sections.items()))
-    return 0
+def make_plan(source: Path, fold: int, output: Path) -> Plan:
+    cases = find(source)
+    sections = split_fold([case.name for case in cases], fold, NUM_FOLDS)
+    return Plan(cases, sections, HEADER, file_faults(cases, output))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(__doc__, f"0 to {NUM_FOLDS - 1}", make_plan))

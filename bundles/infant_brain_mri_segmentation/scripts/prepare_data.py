@@ -13,7 +13,6 @@ left. All that is wrong with the files is told at once, before anything is writt
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 
 from bundlekit.files import InputError, describe
 from bundlekit.folds import split_fold
-from bundlekit.preparation import Case, file_faults, write_cases
+from bundlekit.preparation import Case, Plan, file_faults, run_program
 
 NAME = re.compile(r"subject-(\d+)-(T1|T2|label)\.hdr")
 MODALITIES = ("T1", "T2")
@@ -93,29 +92,15 @@ def faults(cases: list[Case], output: Path) -> list[InputError]:
     return errors
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--fold", type=int, default=0, help="place of the test subject, from 0 (default: %(default)s)")
-    args = parser.parse_args()
-    errors: list[ValueError | OSError] = []
-    try:
-        cases = find(args.source)
-        names = [case.name for case in cases]
-        sections = split_fold(names, args.fold, len(names)) if cases[0].label else {"test": names}
-        errors += faults(cases, args.output)
-        if not errors:
-            writers = [lambda file, path, read=read: nibabel.save(read(file), path) for read in (load, load_label)]
-            write_cases(args.output, cases, sections, HEADER, *writers)
-    except (ValueError, OSError) as error:
-        errors.append(error)
-    if errors:
-        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
-        return 1
-    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in sections.items()))
-    return 0
+def make_plan(source: Path, fold: int, output: Path) -> Plan:
+    cases = find(source)
+    names = [case.name for case in cases]
+    sections = split_fold(names, fold, len(names)) if cases[0].label else {"test": names}
+    convert_image, convert_label = (
+        lambda file, path, read=read: nibabel.save(read(file), path) for read in (load, load_label)
+    )
+    return Plan(cases, sections, HEADER, faults(cases, output), convert_image, convert_label)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(__doc__, "place of the test subject, from 0", make_plan))
