@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from .files import InputError, require_file
+from .layout import open_layout, progress, run_preparation
 
 __all__ = ["Case", "Plan", "file_faults", "nifti_name", "run_program", "write_cases"]
-
-_LONG_LIST = 50
 
 
 class Case(NamedTuple):
@@ -108,32 +103,26 @@ def write_cases(
         convert_label: the same, for labels.
 
     Example:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "a.nii").write_text("volume")
         >>> write_cases(folder / "data", [Case("a", {"MRI": folder / "a.nii"}, None)], {"test": ["a"]}, {})
         >>> json.loads((folder / "data/dataset.json").read_text())
         {'test': [{'image': 'images/a.nii'}]}
     """
-    path = output / "dataset.json"
-    path.unlink(missing_ok=True)  # so that a run that is killed leaves no list of what it had not yet written
-    for kind in ("images", "labels"):
-        (output / kind).mkdir(parents=True, exist_ok=True)
-    items: dict[str, dict[str, Any]] = {}
-    for case in tqdm(cases, desc="writing", unit="case", disable=len(cases) <= _LONG_LIST):
-        images = []
-        for modality, file in case.images.items():
-            name = case.name if len(case.images) == 1 else f"{case.name}_{modality}"
-            images.append(f"images/{name}{_ending(file)}")
-            convert_image(file, output / images[-1])
-        items[case.name] = {"image": images if len(images) > 1 else images[0]}
-        if case.label is not None:
-            items[case.name]["label"] = f"labels/{case.name}{_ending(case.label)}"
-            convert_label(case.label, output / items[case.name]["label"])
-    lists = {section: [items[name] for name in names] for section, names in sections.items()}
-    unfinished = output / "dataset.json.part"
-    unfinished.write_text(json.dumps({**header, **lists}, indent=1))
-    unfinished.replace(path)
+    with open_layout(output, header) as lists:
+        items: dict[str, dict[str, Any]] = {}
+        for case in progress(cases, "writing", "case"):
+            images = []
+            for modality, file in case.images.items():
+                name = case.name if len(case.images) == 1 else f"{case.name}_{modality}"
+                images.append(f"images/{name}{_ending(file)}")
+                convert_image(file, output / images[-1])
+            items[case.name] = {"image": images if len(images) > 1 else images[0]}
+            if case.label is not None:
+                items[case.name]["label"] = f"labels/{case.name}{_ending(case.label)}"
+                convert_label(case.label, output / items[case.name]["label"])
+        lists.update({section: [items[name] for name in names] for section, names in sections.items()})
 
 
 def run_program(description: str, fold_help: str, make_plan: Callable[[Path, int, Path], Plan]) -> int:
@@ -144,20 +133,14 @@ def run_program(description: str, fold_help: str, make_plan: Callable[[Path, int
         fold_help: what it says of --fold.
         make_plan: the plan from source, fold and output; it may raise the first error that it meets.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--fold", type=int, default=0, help=f"{fold_help} (default: %(default)s)")
-    args = parser.parse_args()
-    try:
+
+    def prepare(args: argparse.Namespace) -> Mapping[str, Sequence[str]]:
         plan = make_plan(args.source, args.fold, args.output)
-        errors: Sequence[Exception] = plan.errors
-        if not errors:
-            write_cases(args.output, plan.cases, plan.sections, plan.header, plan.convert_image, plan.convert_label)
-    except (ValueError, OSError) as error:
-        errors = [error]
-    if errors:
-        print("\n".join(f"error: {error}" for error in errors), file=sys.stderr)
-        return 1
-    print(f"{args.output}: " + ", ".join(f"{len(names)} {section}" for section, names in plan.sections.items()))
-    return 0
+        if plan.errors:
+            raise ValueError("\n".join(map(str, plan.errors)))
+        write_cases(args.output, plan.cases, plan.sections, plan.header, plan.convert_image, plan.convert_label)
+        return plan.sections
+
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--fold", type=int, default=0, help=f"{fold_help} (default: %(default)s)")
+    return run_preparation(parser, prepare)

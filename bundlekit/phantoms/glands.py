@@ -7,9 +7,10 @@ from scipy.fft import irfft2, rfft2
 from scipy.ndimage import distance_transform_edt, fourier_gaussian, gaussian_filter, map_coordinates
 from skimage.color import rgb_from_hed
 from skimage.measure import label
-from skimage.segmentation import find_boundaries, relabel_sequential
+from skimage.segmentation import find_boundaries
 
 from .dataset import Phantom, PhantomKind
+from .ellipses import beside, draw, place
 
 __all__ = ["GLAND_HISTOLOGY", "gland_histology"]
 
@@ -37,46 +38,30 @@ def _circles(rng: np.random.Generator, size: int) -> np.ndarray:
     margin, mode = 0.6 * largest, 0.3 * _MIN_RADIUS_PX + 0.7 * largest
     count = 1 + round(rng.uniform(0.25, 0.45) * (size + 2 * margin) ** 2 / (np.pi * mode**2))
     radii = np.sort(rng.triangular(_MIN_RADIUS_PX, mode, largest, count))[::-1]
-    placed = np.array([[*rng.uniform(1.3 * radii[0], size - 1.3 * radii[0], 2), radii[0]]])
-    for radius in radii[1:]:
-        for _ in range(20):
-            centre, least_gap = rng.uniform(-margin, size + margin, 2), 0.25 * radius
-            if rng.random() < 0.3:
-                row, column, other = placed[rng.integers(len(placed))]
-                angle, apart = rng.uniform(0, 2 * np.pi), other + radius * rng.uniform(0.85, 1.1)
-                centre = np.array([row + apart * np.sin(angle), column + apart * np.cos(angle)])
-                least_gap = -0.16 * radius
-            gaps = np.hypot(*(placed[:, :2] - centre).T) - placed[:, 2] - radius
-            if np.all(gaps > least_gap) and np.all(np.abs(centre - size / 2) < size / 2 + margin):
-                placed = np.vstack([placed, [*centre, radius]])
-                break
-    return placed
+    first = [*rng.uniform(1.3 * radii[0], size - 1.3 * radii[0], 2), radii[0]]
+
+    def propose(radius: float, placed: np.ndarray) -> tuple[np.ndarray, float]:
+        centre = rng.uniform(-margin, size + margin, 2)
+        if rng.random() >= 0.3:
+            return centre, 0.25 * radius
+        return beside(rng, placed, lambda other: other + radius * rng.uniform(0.85, 1.1)), -0.16 * radius
+
+    return place(first, radii[1:], size, propose, lambda radius: margin)
 
 
 def _glands(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Id from 1 of the gland at each pixel, 0 outside, and the radius by id in px.
 
-    Each circle is drawn out to an ellipse and seen through a smooth warp; where two overlap, the nearer outline wins.
-    Ids are those of 4-connected pieces; slivers are left out.
+    Each circle is drawn out to an ellipse and seen through a smooth warp. Ids are those of 4-connected pieces; slivers
+    are left out.
     """
     grid = np.mgrid[:size, :size].astype(float)
     for sigma_px, shift_px in ((5, 0.8), (12, 3.0), (30, 5.0)):
         grid += np.stack([shift_px * _noise(rng, size, sigma_px) for _ in grid])
     circles = _circles(rng, size)
-    nearest = np.zeros((size, size))
-    regions = np.zeros((size, size), int)
-    for i, (row, column, radius) in enumerate(circles, 1):
-        stretch, angle = np.sqrt(rng.uniform(1, 1.9)), rng.uniform(0, np.pi)
-        y, x = grid[0] - row, grid[1] - column
-        along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-        distance = np.hypot(along / stretch, across * stretch) - radius
-        closer = distance < nearest
-        nearest[closer], regions[closer] = distance[closer], i
-    pieces = label(regions, background=0, connectivity=1)
-    pieces[np.bincount(pieces.ravel())[pieces] < _MIN_GLAND_PX] = 0
-    ids, _, _ = relabel_sequential(pieces)
+    ids, drawn = draw(rng, grid, circles, 1.9, _MIN_GLAND_PX)
     radii = np.zeros(ids.max() + 1)
-    radii[ids] = np.append(circles[:, 2], 0)[regions - 1]
+    radii[ids] = np.append(circles[:, 2], 0)[drawn - 1]
     return ids, radii
 
 

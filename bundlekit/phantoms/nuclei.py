@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.color import rgb_from_hed
-from skimage.measure import label
-from skimage.segmentation import relabel_sequential
 
 from .dataset import Phantom, PhantomKind
+from .ellipses import beside, draw, place
 
 __all__ = ["NUCLEI_MICROSCOPY", "nuclei_microscopy"]
 
@@ -28,36 +27,22 @@ def _circles(rng: np.random.Generator, size: int) -> np.ndarray:
     """Row, column and radius of the nuclei of one cell type; about a third lean on another."""
     typical = rng.uniform(*_RADIUS_PX)
     count = 2 + round(rng.uniform(0.1, 0.35) * size**2 / (np.pi * typical**2))
-    placed = np.array([[*rng.uniform(0.2 * size, 0.8 * size, 2), typical]])
-    for radius in np.clip(typical * rng.normal(1, 0.2, count - 1), 3, 18):
-        for _ in range(20):
-            centre, least_gap = rng.uniform(-radius / 2, size + radius / 2, 2), 2.0
-            if rng.random() < 0.35:
-                row, column, other = placed[rng.integers(len(placed))]
-                angle, apart = rng.uniform(0, 2 * np.pi), (other + radius) * rng.uniform(0.8, 0.95)
-                centre = np.array([row + apart * np.sin(angle), column + apart * np.cos(angle)])
-                least_gap = -0.21 * 2 * radius
-            gaps = np.hypot(*(placed[:, :2] - centre).T) - placed[:, 2] - radius
-            if np.all(gaps > least_gap) and np.all((centre > -radius) & (centre < size + radius)):
-                placed = np.vstack([placed, [*centre, radius]])
-                break
-    return placed
+    first = [*rng.uniform(0.2 * size, 0.8 * size, 2), typical]
+    radii = np.clip(typical * rng.normal(1, 0.2, count - 1), 3, 18)
+
+    def propose(radius: float, placed: np.ndarray) -> tuple[np.ndarray, float]:
+        centre = rng.uniform(-radius / 2, size + radius / 2, 2)
+        if rng.random() >= 0.35:
+            return centre, 2.0
+        return beside(rng, placed, lambda other: (other + radius) * rng.uniform(0.8, 0.95)), -0.21 * 2 * radius
+
+    return place(first, radii, size, propose, lambda radius: radius)
 
 
 def _nuclei(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Id from 1 of the nucleus at each pixel, 0 outside: warped ellipses, of which the nearer outline wins."""
+    """Id from 1 of the nucleus at each pixel, 0 outside: ellipses, seen through a smooth warp."""
     grid = np.mgrid[:size, :size] + np.stack([0.8 * _noise(rng, size, 6) for _ in range(2)])
-    nearest, regions = np.zeros((size, size)), np.zeros((size, size), int)
-    for i, (row, column, radius) in enumerate(_circles(rng, size), 1):
-        stretch, angle = np.sqrt(rng.uniform(1, 1.5)), rng.uniform(0, np.pi)
-        y, x = grid[0] - row, grid[1] - column
-        along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-        distance = np.hypot(along / stretch, across * stretch) - radius
-        closer = distance < nearest
-        nearest[closer], regions[closer] = distance[closer], i
-    pieces = label(regions, background=0, connectivity=1)
-    pieces[np.bincount(pieces.ravel())[pieces] < _MIN_NUCLEUS_PX] = 0
-    return relabel_sequential(pieces)[0]
+    return draw(rng, grid, _circles(rng, size), 1.5, _MIN_NUCLEUS_PX)[0]
 
 
 def _density(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:

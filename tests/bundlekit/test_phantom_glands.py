@@ -112,16 +112,6 @@ def test_stains_differ_between_images(phantoms):
     assert np.all(stroma.std(axis=0) > 5) and np.std(stroma[:, 0] - stroma[:, 2]) > 5
 
 
-def test_same_generator_same_phantom():
-    a, b = (gland_histology(np.random.default_rng([1, 2]), 96) for _ in range(2))
-    assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label) and a.truth == b.truth
-
-
-def test_size_below_the_least():
-    with pytest.raises(ValueError, match="size is 63 px, wanted 64 px at least"):
-        gland_histology(np.random.default_rng(0), 63)
-
-
 def test_dataset_holds_colours_and_ids(tmp_path):
     make_dataset("gland_histology_segmentation", tmp_path, training=1, validation=0, test=1, size=96)
     content = json.loads((tmp_path / "dataset.json").read_text())

@@ -49,16 +49,6 @@ def test_some_nuclei_touch_so_that_counting_pieces_is_not_enough(phantoms):
     assert min(missing) >= 0 and sum(count > 0 for count in missing) > len(phantoms) / 2
 
 
-def test_same_generator_same_phantom():
-    a, b = (nuclei_microscopy(np.random.default_rng([1, 2]), 96) for _ in range(2))
-    assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label) and a.truth == b.truth
-
-
-def test_size_below_the_least():
-    with pytest.raises(ValueError, match="size is 63 px, wanted 64 px at least"):
-        nuclei_microscopy(np.random.default_rng(0), 63)
-
-
 def test_dataset_holds_grey_and_colour_images_and_ids(tmp_path):
     make_dataset("nuclei_microscopy_segmentation", tmp_path, training=6, validation=0, test=1, size=64)
     assert json.loads((tmp_path / "dataset.json").read_text())["labels"] == {"0": "background", "1": "nucleus"}

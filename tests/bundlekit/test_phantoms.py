@@ -22,6 +22,7 @@ from bundlekit.phantoms.__main__ import main
 from bundlekit.phantoms.em import membrane_em
 
 NAME = "membrane_em_segmentation"
+PICTURES = ["gland_histology_segmentation", NAME, "nuclei_microscopy_segmentation"]
 SMALL = {"training": 2, "validation": 1, "test": 1, "size": 64}
 
 
@@ -167,6 +168,18 @@ def test_foreign_files_are_left_alone(tmp_path, files):
     with pytest.raises(InputError, match="expected a new or empty folder; choose another"):
         make_dataset(NAME, tmp_path, **SMALL)
     assert bytes_in(tmp_path) == {name: text.encode() for name, text in files.items()}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_same_generator_same_phantom(name):
+    a, b = (KINDS[name].generate(np.random.default_rng([1, 2]), 96) for _ in range(2))
+    assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label) and a.truth == b.truth
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_size_below_the_least(name):
+    with pytest.raises(ValueError, match="size is 63 px, wanted 64 px at least"):
+        KINDS[name].generate(np.random.default_rng(0), 63)
 
 
 def test_a_new_kind_is_one_entry_and_may_be_a_volume(tmp_path, monkeypatch):

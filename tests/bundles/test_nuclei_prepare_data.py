@@ -137,19 +137,14 @@ def test_16_bits_stay(tmp_path):
     assert np.array_equal(read(tmp_path / "out/images/a.png"), deep)
 
 
-@pytest.mark.parametrize(
-    ("splits", "found"),
-    [
-        ("name,split\na,train\n", "has no column id (columns there: name, split)"),
-        ("id,split\na,dev\n", "image 'a' has the split 'dev'; expected train, val or test"),
-        ("id,split\na,train\na,test\n", "image 'a' is there twice"),
-        ("id,split\n", "names no image"),
-        ("id,split\nz,train\n", "images/z.png: cannot be read (No such file or directory)"),
-    ],
-)
-def test_wrong_split_files(tmp_path, splits, found):
-    write_folder(tmp_path, splits, SIZES)
-    assert found in error_of(tmp_path)
+def test_wrong_split_file(tmp_path):
+    write_folder(tmp_path, "id,split\na,dev\n", SIZES)
+    assert f"error: {tmp_path}/split.csv: image 'a' has the split 'dev'; expected train, val" in error_of(tmp_path)
+
+
+def test_wrong_size_of_slices(tmp_path):
+    write_folder(tmp_path, SPLITS, SIZES)
+    assert "error: --slice_px: is 1; expected 2 at least" in error_of(tmp_path, "--slice_px", "1")
 
 
 def test_all_wrong_files_are_told_at_once(tmp_path):
