@@ -199,7 +199,9 @@ def save(axes: Axes, path: Path) -> None:
 def plot(study: optuna.Study, output: Path) -> None:
     """The scores in the order of the trials, and on which parameter they depend."""
     matplotlib.use("Agg")
-    save(plot_optimization_history(study, target_name=SCORE), output / "history.png")
+    axes = plot_optimization_history(study, target_name=SCORE)
+    axes.legend(loc="best")  # in place of one outside that takes half of the width
+    save(axes, output / "history.png")
     if len({trial.value for trial in study.trials if trial.state == TrialState.COMPLETE}) > 1:
         save(plot_param_importances(study, target_name=SCORE), output / "importance.png")
 
