@@ -12,7 +12,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from .grid import RANGE, grid_step, round_to_grid
+from .grid import OutOfGrid, channel_sums, have_sums, largest, out_of_range, round_to_grid, to_grid_
+from .guards import UsedParameters, require_plain
 from .memcnn_engine import run_with_memcnn
 from .slabs import Gradients
 from .steps import Residual, Step, pull_back
@@ -46,34 +47,25 @@ class _Autocast:
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
 
 
-def _sums(levels: list[torch.Tensor]) -> torch.Tensor:
-    """Sum of each channel in float64, where sums of points of the grid are exact; a few channels at a time."""
-    parts = [
-        part.sum((0, 2, 3, 4), dtype=torch.float64) for x in levels for part in x.split(max(1, x.shape[1] // 8), 1)
-    ]
-    return torch.cat(parts)
-
-
-def _to_grid_(x: torch.Tensor) -> torch.Tensor:
-    """``x`` rounded to the grid, in its own memory unless it is of half precision."""
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    step = grid_step(x.dtype)
-    return x.div_(step).round_().mul_(step)
-
-
 class _Native(torch.autograd.Function):
     """The whole chain: forward keeps the final state only, in place; backward computes it back step by step."""
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, chain: Chain, keeps: _Keeps, x1: torch.Tensor, x2: torch.Tensor, *parameters: nn.Parameter
+        ctx: Any,
+        chain: Chain,
+        keeps: _Keeps,
+        used: UsedParameters,
+        x1: torch.Tensor,
+        x2: torch.Tensor,
+        *parameters: nn.Parameter,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.chain, ctx.keeps, ctx.parameters = chain, keeps, parameters
+        ctx.chain, ctx.keeps, ctx.used, ctx.parameters = chain, keeps, used, parameters
         ctx.autocast = _Autocast(x1.device.type)
         ctx.types = x1.dtype, x2.dtype
-        levels, ctx.kept = [_to_grid_(x1), _to_grid_(x2)], []
-        ctx.sums = _sums(levels)
+        levels, ctx.kept = [to_grid_(x1), to_grid_(x2)], []
+        ctx.sums = channel_sums(levels)
         deepest = x1
         with ctx.autocast():
             for i, (step, keep) in enumerate(zip(chain.steps, keeps, strict=True)):
@@ -94,6 +86,11 @@ class _Native(torch.autograd.Function):
                 "first: run forward again, or use engine='checkpoint'"
             )
         ctx.levels = ctx.kept = None
+        if not ctx.used.are_those_of(chain):
+            raise RuntimeError(
+                "the native engine met other parameters in the backward pass than in the forward pass; expected the "
+                "same ones, unchanged: change them after backward only, or use engine='checkpoint'"
+            )
         found = Gradients()
         with ctx.autocast():
             if grad_logits is None:
@@ -101,31 +98,29 @@ class _Native(torch.autograd.Function):
             else:
                 grads = pull_back(chain.apply_head, levels, chain.head.parameters(), grad_logits, found)
             for i in reversed(range(len(chain.steps))):
-                chain.steps[i].retreat_(levels, grads, ctx.keeps[i], kept.pop(), found)
+                try:
+                    chain.steps[i].retreat_(levels, grads, ctx.keeps[i], kept.pop(), found)
+                except OutOfGrid:
+                    raise RuntimeError(_why_inexact(chain, i + 1, levels, ctx.keeps)) from None
                 if i == chain.bottleneck and grad_deepest is not None:
                     for grad, part in zip(grads[-2:], grad_deepest.chunk(2, 1), strict=True):
                         grad += part
-        # fake tensors have no values to compare
-        if type(levels[0]) is torch.Tensor and not levels[0].is_meta and not torch.equal(_sums(levels), ctx.sums):
-            raise RuntimeError(_why_inexact(chain, levels, ctx.keeps))
+        if not have_sums(levels, ctx.sums):
+            raise RuntimeError(_why_inexact(chain, 0, levels, ctx.keeps))
         grads = [grad.to(dtype) for grad, dtype in zip(grads, ctx.types, strict=True)]
-        return None, None, *grads, *(found[p] for p in ctx.parameters)
+        return None, None, None, *grads, *(found[p] for p in ctx.parameters)
 
 
-def _why_inexact(chain: Chain, levels: list[torch.Tensor], keeps: _Keeps) -> str:
-    largest = max(x.abs().max().item() for x in levels)
-    for step, keep in zip(chain.steps, keeps, strict=True):
+def _why_inexact(chain: Chain, first: int, levels: list[torch.Tensor], keeps: _Keeps) -> str:
+    """From the state before step ``first``, with that of the deepest level last."""
+    sizes = [largest(levels[-2:])]
+    for step, keep in list(zip(chain.steps, keeps, strict=True))[first:]:
         step.advance_(levels, keep)  # type: ignore[operator]
-        largest = max(largest, *(x.abs().max().item() for x in levels[-2:]))
-    if largest < RANGE:
-        return (
-            "the native engine computed back another state than the forward pass had, so the gradients are wrong; "
-            "expected the same parameters in both passes and operations that give the same bits twice: change "
-            "parameters after backward only, see torch.use_deterministic_algorithms, or use engine='checkpoint'"
-        )
-    return (
-        f"the native engine met a state of size {largest:.4g}; it is exact below {RANGE:.0f}: normalise the images, "
-        "lower the learning rate or clip the gradients, or use engine='checkpoint'"
+        sizes.append(largest(levels[-2:]))
+    return out_of_range("native", torch.tensor(sizes).max().item()) or (
+        "the native engine computed back another state than the forward pass had, so the gradients are wrong; "
+        "expected operations that give the same bits twice: see torch.use_deterministic_algorithms, or use "
+        "engine='checkpoint'"
     )
 
 
@@ -151,8 +146,10 @@ class Chain(nn.Module):
 
     Raises:
         ValueError: when the engine is another.
-        RuntimeError: in a backward pass of "native", when a state left the range of exactness, when something else
-            made the way back differ from the way there, or on a second backward pass.
+        RuntimeError: in a forward pass of "native", when a module of the chain has hooks or a parametrization; in a
+            backward pass, when a state left the range of exactness, when parameters are not those of the forward pass,
+            when something else made the way back differ from the way there, or on a second backward pass. In a forward
+            pass of "memcnn", when a state left the range.
 
     Source:
         Gomez et al. 2017, "The Reversible Residual Network: Backpropagation Without Storing Activations"; Yamazaki,
@@ -188,8 +185,9 @@ class Chain(nn.Module):
         keeps = [step.draw_keep(x1) for step in self.steps]  # type: ignore[operator]
         engine = self.engine if torch.is_grad_enabled() else "none"
         if engine == "native":
-            parameters = [p for p in self.parameters() if p.requires_grad]
-            return _Native.apply(self, keeps, x1, x2, *parameters)
+            require_plain(self)
+            used = UsedParameters(self)
+            return _Native.apply(self, keeps, used, x1, x2, *used.to_train)
         levels = [round_to_grid(x1), round_to_grid(x2)]
         if engine == "memcnn":
             levels, deepest = run_with_memcnn(self.steps, keeps, levels, self.bottleneck)

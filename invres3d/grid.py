@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["RANGE", "add_rounded_", "grid_step", "round_to_grid"]
+__all__ = [
+    "RANGE",
+    "OutOfGrid",
+    "add_rounded_",
+    "channel_sums",
+    "grid_step",
+    "has_values",
+    "have_sums",
+    "largest",
+    "out_of_range",
+    "round_to_grid",
+    "to_grid_",
+]
 
 RANGE = 1024.0
 """Sums of numbers on the grid are exact while they are smaller than this."""
@@ -69,3 +82,69 @@ def add_rounded_(target: torch.Tensor, update: torch.Tensor, sign: int = 1) -> N
     """
     step = grid_step(target.dtype)
     target.add_(update.to(target.dtype).div_(step).round_(), alpha=sign * step)
+
+
+def to_grid_(x: torch.Tensor) -> torch.Tensor:
+    """``x`` rounded to the grid, in its own memory unless it is of half precision. Outside of autograd.
+
+    Args:
+        x: any shape.
+
+    Example:
+        >>> (to_grid_(torch.tensor([0.1])) * 2**14).item()
+        1638.0
+    """
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    step = grid_step(x.dtype)
+    return x.div_(step).round_().mul_(step)
+
+
+class OutOfGrid(RuntimeError):
+    """A state computed back has not the bits that it had."""
+
+
+def has_values(x: torch.Tensor) -> bool:
+    """Whether it is a tensor with content, other than those that memory is planned with."""
+    return type(x) is torch.Tensor and not x.is_meta
+
+
+def channel_sums(levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Sum of each channel in float64, where sums of points of the grid are exact; a few channels at a time.
+
+    Args:
+        levels: tensors (N, C, D, H, W).
+
+    Example:
+        >>> channel_sums([torch.ones(2, 3, 2, 2, 2)]).tolist()
+        [16.0, 16.0, 16.0]
+    """
+    parts = [
+        part.sum((0, 2, 3, 4), dtype=torch.float64) for x in levels for part in x.split(max(1, x.shape[1] // 8), 1)
+    ]
+    return torch.cat(parts)
+
+
+def have_sums(levels: Sequence[torch.Tensor], sums: torch.Tensor) -> bool:
+    """Whether the sums of the channels are these; taken for granted of tensors without content."""
+    return not has_values(levels[0]) or torch.equal(channel_sums(levels), sums)
+
+
+def largest(levels: Sequence[torch.Tensor]) -> float:
+    """The largest size of a value; NaN where there is one."""
+    ends = torch.stack([end for x in levels for end in x.detach().aminmax()])
+    return ends.abs().max().item()
+
+
+def out_of_range(engine: str, size: float) -> str | None:
+    """What to say of a state of this size; None where it is in the range of exactness.
+
+    Example:
+        >>> out_of_range("native", 1.0) is None
+        True
+    """
+    if size < RANGE:
+        return None
+    return (
+        f"the {engine} engine met a state of size {size:.4g}; it is exact below {RANGE:.0f}: normalise the images, "
+        "lower the learning rate or clip the gradients, or use engine='checkpoint'"
+    )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .grid import has_values, largest, out_of_range
 from .resampling import OrthogonalSqueeze, SqueezeDown, SqueezeUp
 from .steps import Residual
 
@@ -102,6 +103,11 @@ def _wrap(bijection: _Bijection) -> nn.Module:
     return InvertibleModuleWrapper(bijection, keep_input=False, keep_input_inverse=False)
 
 
+def _ends(levels: list[torch.Tensor]) -> torch.Tensor:
+    """Smallest and largest value of the deepest level's halves, the ones that a step changes."""
+    return torch.stack([end for x in levels[-2:] for end in x.detach().aminmax()])
+
+
 def run_with_memcnn(
     steps: Iterable[nn.Module], keeps: Sequence[torch.Tensor | None], levels: list[torch.Tensor], bottleneck: int
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -110,17 +116,21 @@ def run_with_memcnn(
     Args:
         levels: halves of the state; used up.
 
+    Raises:
+        RuntimeError: when a state left the range in which the way back is exact.
+
     Source:
         van de Leemput et al. 2019, "MemCNN: A Python/PyTorch package for creating memory-efficient invertible neural
         networks"; it is what Yamazaki, Rathour, Le 2021 (arXiv:2103.09042) trained with, section 3.4.
     """
-    blocks, deepest = _Blocks(), levels[-1]
+    blocks, deepest, ends = _Blocks(), levels[-1], [_ends(levels)]
     for i, (step, keep) in enumerate(zip(steps, keeps, strict=True)):
         if i == bottleneck:
             deepest = torch.cat(levels[-2:], 1)
         found = _bijection(step, keep)
         if found is None:
             levels = step(levels, keep)
+            ends.append(_ends(levels))
             continue
         bijection, num = found
         inputs = [levels.pop() for _ in range(num)][::-1]
@@ -128,4 +138,8 @@ def run_with_memcnn(
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         blocks.nodes += [outputs[0].grad_fn] if outputs[0].grad_fn is not None else []
         levels += outputs
+        ends.append(_ends(levels))
+    wrong = out_of_range("memcnn", largest(ends)) if has_values(ends[0]) else None
+    if wrong is not None:
+        raise RuntimeError(wrong)
     return list(_HoldBlocks.apply(blocks, *levels)), deepest

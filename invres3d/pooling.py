@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .grid import add_rounded_, round_to_grid
+from .grid import OutOfGrid, add_rounded_, channel_sums, have_sums, round_to_grid
 from .slabs import Gradients
 from .steps import Step, halves, pull_back
 
@@ -74,20 +74,23 @@ class PoolDown(Step):
         levels.append(z2)
         return levels
 
-    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> None:
+    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> torch.Tensor:
         dtype = levels[-1].dtype
         for half in halves(self._down(*levels[-2:])):
             levels.append(torch.zeros_like(half, dtype=dtype))
             add_rounded_(levels[-1], half)
+        return channel_sums(levels[-2:])
 
     def retreat_(
         self,
         levels: list[torch.Tensor],
         grads: list[torch.Tensor],
         keep: torch.Tensor | None,
-        kept: None,
+        kept: torch.Tensor,
         found: Gradients,
     ) -> None:
+        if not have_sums(levels[-2:], kept):  # the state above does not tell: it was left as it is
+            raise OutOfGrid
         del levels[-2:]
         grad = torch.cat([grads.pop(-2), grads.pop()], 1)
         pooled, indices = zip(*(F.max_pool3d(x, 2, return_indices=True) for x in levels[-2:]), strict=True)

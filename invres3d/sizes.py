@@ -1,8 +1,8 @@
-"""The check of a volume's size that all networks share."""
+"""The checks of numbers and sizes that all networks share."""
 
 from __future__ import annotations
 
-__all__ = ["check_volume"]
+__all__ = ["check_volume", "require_positive"]
 
 
 def check_volume(name: str, shape: list[int], in_channels: int, step: int, divisor: int) -> None:
@@ -25,8 +25,8 @@ def check_volume(name: str, shape: list[int], in_channels: int, step: int, divis
         ...
         ValueError: UNet3D got a volume of [20, 16, 16] voxels; expected multiples of 8, one of them at least 16: ...
     """
-    if len(shape) != 5 or shape[1] != in_channels:
-        raise ValueError(f"{name} got shape {shape}; expected (N, {in_channels}, D, H, W)")
+    if len(shape) != 5 or shape[0] < 1 or shape[1] != in_channels:
+        raise ValueError(f"{name} got shape {shape}; expected (N, {in_channels}, D, H, W) with N of at least 1")
     size = shape[2:]
     wanted = [(s + divisor - 1) // divisor * divisor for s in size]
     if max(wanted) <= step:
@@ -36,3 +36,22 @@ def check_volume(name: str, shape: list[int], in_channels: int, step: int, divis
             f"{name} got a volume of {size} voxels; expected multiples of {divisor}, one of them at least "
             f"{2 * step}: pad to {wanted}"
         )
+
+
+def require_positive(**numbers: int) -> None:
+    """Raise when a number of channels or layers is not at least 1.
+
+    Args:
+        numbers: by the name of the argument.
+
+    Raises:
+        ValueError: when one is 0 or less.
+
+    Example:
+        >>> require_positive(num_couplings=0)
+        Traceback (most recent call last):
+        ValueError: num_couplings is 0; expected at least 1
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")

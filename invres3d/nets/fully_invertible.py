@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from ..coupling import AdditiveCoupling
 from ..resampling import SqueezeDown, SqueezeUp
+from ..sizes import require_positive
 from ..steps import Residual, Step
 from .invertible import InvertibleUNet
 
@@ -69,6 +70,7 @@ class FullyInvertibleUNet(InvertibleUNet):
     ) -> None:
         if len(channels) < 2:
             raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
+        require_positive(channels=min(channels), num_couplings=num_couplings)
         for i, (above, below) in enumerate(pairwise(channels), start=1):
             if below % 8 or not 0 < below < 4 * above:
                 raise ValueError(

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from ..engine import Chain
-from ..sizes import check_volume
+from ..sizes import check_volume, require_positive
 from ..steps import Step
 from ..vae import VAEBranch
 
@@ -28,6 +28,9 @@ class InvertibleUNet(nn.Module):
         bottleneck: number of the step before which the state is that of the deepest level.
         engine: see :class:`invres3d.engine.Chain`.
         vae: whether there is a VAE branch.
+
+    Raises:
+        ValueError: when a number of channels is not positive.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class InvertibleUNet(nn.Module):
         vae: bool,
     ) -> None:
         super().__init__()
+        require_positive(in_channels=in_channels, out_channels=out_channels, channels=min(channels))
         self.in_channels = in_channels
         self.step = 2 ** (len(channels) - 1)
         self.name = type(self).__name__

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..coupling import AdditiveCoupling
 from ..pooling import InterpolateUp, PoolDown
+from ..sizes import require_positive
 from ..steps import Residual, Step
 from .invertible import InvertibleUNet
 
@@ -65,6 +66,7 @@ class PartiallyInvertibleUNet(InvertibleUNet):
     ) -> None:
         if len(channels) < 2:
             raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
+        require_positive(channels=min(channels), num_couplings=num_couplings)
 
         def couplings(level: int) -> list[Step]:
             return [Residual(AdditiveCoupling(channels[level], order, dropout)) for _ in range(num_couplings)]

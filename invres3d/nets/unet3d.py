@@ -11,7 +11,7 @@ from monai.networks.layers.factories import split_args
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..sizes import check_volume
+from ..sizes import check_volume, require_positive
 from ..vae import VAEBranch
 
 __all__ = ["UNet3D"]
@@ -72,8 +72,8 @@ class UNet3D(nn.Module):
           (logits, l2, kl) with l2 and kl of shape (N,).
 
     Raises:
-        ValueError: when there is only one level or no block, when the engine is another, or when the input's shape does
-            not fit; the message names the shape or the size to pad to.
+        ValueError: when there is only one level, when a number is not positive, when the engine is another, or when the
+            input's shape does not fit; the message names the shape or the size to pad to.
 
     Source:
         The 3-D U-Net baseline of Yamazaki, Rathour, Le 2021, "Invertible Residual Network with Regularization for
@@ -106,8 +106,9 @@ class UNet3D(nn.Module):
             )
         if len(channels) < 2:
             raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
-        if num_blocks < 1:
-            raise ValueError(f"num_blocks is {num_blocks}; expected at least one double convolution")
+        require_positive(
+            in_channels=in_channels, out_channels=out_channels, channels=min(channels), num_blocks=num_blocks
+        )
         depth = len(channels) - 1
         self.in_channels = in_channels
         self.step = 2**depth

@@ -23,7 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     integers: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--patch", nargs=3, required=True, help="voxels along each axis", **integers)
     parser.add_argument("--memory", required=True, help="of the card, such as 8GiB")
-    parser.add_argument("--reserve", default="1GiB", help="part of it to leave free (default: %(default)s)")
+    parser.add_argument(
+        "--reserve", default="1GiB", help="part of it to leave free, 1B for none (default: %(default)s)"
+    )
     parser.add_argument("--batch_size", default=1, help="patches in a step (default: %(default)s)", **integers)
     parser.add_argument("--in_channels", default=4, help="channels of the image (default: %(default)s)", **integers)
     parser.add_argument("--out_channels", default=4, help="classes with background (default: %(default)s)", **integers)
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings |= {"patch": tuple(options.patch), "channels": tuple(options.channels)}
     predictions = []
     try:
-        memory, reserve = parse_bytes(options.memory), parse_bytes(options.reserve)
+        memory, reserve = parse_bytes(options.memory), parse_bytes(options.reserve, "reserve")
         if memory <= reserve:
             raise ValueError(
                 f"memory is {options.memory} and reserve {options.reserve}; expected more memory than is left free: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, foreach=True),
 }
 """Optimisers: Adam and AdamW hold two moments of each parameter, SGD (momentum 0.9) one."""
+
+
+_MOST_NUMBERS = 2**50  # some petabytes; PyTorch counts the bytes of a tensor in 64 bits
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,21 @@ class Training:
         if self.engine not in NETWORKS[self.network]:
             expected = ", ".join(NETWORKS[self.network])
             raise ValueError(f"engine is {self.engine!r}; expected one of {expected} for {self.network}")
-        numbers = (*self.patch, self.depth, self.batch_size, self.in_channels, *self.channels)
-        if len(self.patch) != 3 or min(numbers) < 1 or self.out_channels < 2:
+        if len(self.patch) != 3:
+            raise ValueError(f"patch is {self.patch}; expected three numbers of voxels")
+        for name in ("depth", "batch_size", "in_channels", "out_channels"):
+            least = 2 if name == "out_channels" else 1
+            if getattr(self, name) < least:
+                classes = ": background and one class" if least == 2 else ""
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}{classes}")
+        for name in ("patch", "channels"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected positive numbers")
+        numel = self.batch_size * math.prod(self.patch) * max(*self.channels, self.in_channels, self.out_channels)
+        if numel > _MOST_NUMBERS:
             raise ValueError(
-                f"patch is {self.patch}, batch_size {self.batch_size}, in_channels {self.in_channels}, out_channels "
-                f"{self.out_channels}, channels {self.channels}, depth {self.depth}; expected three numbers in patch, "
-                "all positive, and out_channels at least 2: background and one class"
+                f"patch is {self.patch} in batches of {self.batch_size}; expected fewer voxels: a level alone would "
+                f"hold {numel:.1e} numbers"
             )
 
     def make_network(self) -> nn.Module:

@@ -20,11 +20,12 @@ _UNITS = {
 _SPELLING = {unit.lower(): factor for unit, factor in _UNITS.items()}
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, name: str = "memory") -> int:
     """Number of bytes that a word such as "8GiB" or "7.5 GB" says.
 
     Args:
         text: a number and a unit; GiB counts in powers of 1024, GB in powers of 1000. Upper or lower case.
+        name: of the setting, for the message.
 
     Raises:
         ValueError: when it is not a positive number with a unit.
@@ -37,7 +38,7 @@ def parse_bytes(text: str) -> int:
     amount = 0 if match is None else float(match[1]) * _SPELLING.get(match[2], 0)
     if not 1 <= amount < float("inf"):
         raise ValueError(
-            f"memory is {text!r}; expected a positive number and one of the units {', '.join(_UNITS)}: such as 8GiB"
+            f"{name} is {text!r}; expected a positive number and one of the units {', '.join(_UNITS)}: such as 8GiB"
         )
     return int(amount)
 

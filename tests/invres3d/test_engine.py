@@ -8,6 +8,7 @@ import gc
 import pytest
 import torch
 from torch.func import functional_call
+from torch.nn.utils import parametrizations, prune
 
 from invres3d.engine import ENGINES
 from invres3d.live_memory import LiveMemory
@@ -172,20 +173,77 @@ def test_state_that_leaves_the_range_is_an_error_that_says_so():
         loss.backward()
 
 
-@pytest.mark.parametrize("swap", ["step", "functional_call"])
-def test_parameters_that_change_before_backward_are_an_error(swap):
-    net, image = _net(dtype=torch.float32), _image(dtype=torch.float32)
-    if swap == "step":
-        loss = _loss(net, image)
-        with torch.no_grad():
-            net.chain.steps[3].coupling.n1.conv.weight.mul_(1.01)
-    else:
-        others = {name: 1.01 * p.detach() for name, p in net.named_parameters()}
-        loss = functional_call(net, others, image.requires_grad_())[0].mean()
-    with pytest.raises(
-        RuntimeError, match=r"computed back another state .* expected the same parameters in both passes"
-    ):
+@pytest.mark.parametrize("cls", NETS)
+@pytest.mark.parametrize("part", ["n1.conv.weight", "head.bias", "angles", "lift.bias"])
+def test_parameters_that_change_before_backward_are_an_error(cls, part):
+    net = _net(cls, vae=False, dtype=torch.float32)
+    parameters = [p for name, p in net.named_parameters() if name.endswith(part)]
+    loss = _loss(net, _image(dtype=torch.float32))
+    with torch.no_grad():
+        for parameter in parameters[-1:]:
+            parameter.mul_(1.01)
+    if not parameters:
+        loss.backward()  # the other network has it
+        return
+    with pytest.raises(RuntimeError, match=r"other parameters in the backward pass .* expected the same ones"):
         loss.backward()
+
+
+@pytest.mark.parametrize("factor", [1, 1.01])
+def test_parameters_lent_for_a_forward_pass_are_an_error(factor):
+    net, image = _net(), _image()
+    others = {name: (factor * p.detach()).requires_grad_() for name, p in net.named_parameters()}
+    loss = functional_call(net, others, image)[0].mean()
+    with pytest.raises(RuntimeError, match=r"other parameters in the backward pass .* expected the same ones"):
+        loss.backward()
+
+
+def _prune(net):
+    prune.l1_unstructured(net.chain.steps[0].coupling.n1.conv, "weight", 0.5)
+
+
+def _parametrize(net):
+    parametrizations.weight_norm(net.chain.head)
+
+
+def _hook(net):
+    net.chain.steps[0].coupling.n1.norm.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def _replica(net):
+    net.chain.steps[0]._is_replica = True  # as torch.nn.parallel.replicate leaves them
+
+
+@pytest.mark.parametrize("cls", NETS)
+@pytest.mark.parametrize(
+    "hide, what",
+    [(_prune, "a hook"), (_parametrize, "a parametrization"), (_hook, "a hook"), (_replica, "DataParallel")],
+)
+def test_what_the_engine_would_pass_by_is_an_error(cls, hide, what):
+    nets = [_net(cls, e, vae=False) for e in ("native", "checkpoint", "none")]
+    for net in nets:
+        hide(net)
+    with pytest.raises(
+        RuntimeError, match=rf"in the chain has {what}.* expected plain modules: .* engine='checkpoint'"
+    ):
+        nets[0](_image())
+    with torch.no_grad():
+        assert torch.equal(nets[0](_image()), nets[2](_image()))
+    assert _difference(*(_gradients(net, _image())[1] for net in nets[1:])) < 1e-12  # the remedy
+
+
+@pytest.mark.parametrize("engine", ["native", "memcnn"])
+def test_a_deep_state_out_of_range_is_an_error_however_small_the_one_above(engine):
+    """The way back restores the state above by itself; only the deep one tells that its couplings were inexact."""
+    net = _net(PartiallyInvertibleUNet, engine, dtype=torch.float32, vae=False)
+    with torch.no_grad():
+        down, up = (next(s for s in net.chain.steps if hasattr(s, name)) for name in ("lift", "reduce"))
+        down.lift.bias.fill_(1e5)
+        up.reduce.weight.mul_(1e-6)
+    with pytest.raises(
+        RuntimeError, match=rf"the {engine} engine met a state of size \d.*e\+05; it is exact below 1024"
+    ):
+        _loss(net, _image(dtype=torch.float32)).backward()
 
 
 def test_second_backward_is_an_error_that_says_why():

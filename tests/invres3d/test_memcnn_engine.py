@@ -155,10 +155,50 @@ def test_second_backward_is_refused(cls):
 
 
 @pytest.mark.parametrize("cls", NETS)
-def test_autograd_grad_is_refused(cls):
-    net = _net(cls)
+def test_layers_in_place_may_stand_on_both_sides(cls):
+    x = torch.randn(1, 8, 4, 4, 4, requires_grad=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):  # the trap
+        _bare()(_bare()(torch.relu_(x.clone())).relu_()).sum().backward()
+    grads = []
+    for engine in ("memcnn", "none"):
+        between = torch.nn.LeakyReLU(inplace=True)
+        nets = torch.nn.Sequential(_net(cls, engine), between, torch.nn.Conv3d(3, 2, 1), between, _net(cls, engine))
+        torch.nn.init.ones_(nets[2].weight)
+        torch.nn.init.zeros_(nets[2].bias)
+        grads.append(_step(nets, _image()))
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", NETS)
+def test_output_and_image_may_go_to_several_networks(cls):
+    inner = torch.randn(1, 8, 4, 4, 4, requires_grad=True).clone()
+    first, second = _bare(), _bare()
+    with pytest.raises(RuntimeError):  # the trap: the first has freed what the second would read
+        (first(inner) + second(inner)).sum().backward()
+
+    def three(engine):
+        a, b, c = (_net(cls, engine, **{"num_couplings": n}) for n in (1, 1, 2))
+        widen = torch.nn.Conv3d(3, 2, 1)
+        torch.nn.init.ones_(widen.weight)
+        image = _image().requires_grad_()
+        middle = widen(a(image))
+        (b(middle) + c(middle) + b(image)).square().mean().backward()
+        return [image.grad, *(p.grad for net in (a, b, c) for p in net.parameters())]
+
+    torch.testing.assert_close(three("memcnn"), three("none"), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", NETS)
+def test_gradients_by_other_ways_than_backward_are_refused(cls):
+    """memcnn cannot do without backward(); an error, not wrong numbers."""
+    net = _net(cls).double()
+    parameters = dict(net.named_parameters())
     with pytest.raises(RuntimeError, match=r"not compatible with \.grad\(\)"):
-        torch.autograd.grad(net(_image()).sum(), list(net.parameters()))
+        torch.autograd.grad(net(_image().double()).sum(), list(net.parameters()))
+    with pytest.raises(RuntimeError, match=r"not compatible with \.grad\(\)"):
+        torch.autograd.gradcheck(net, (_image().double().requires_grad_(),), fast_mode=True)
+    with pytest.raises(RuntimeError):
+        torch.func.grad(lambda p: torch.func.functional_call(net, p, _image().double()).sum())(parameters)
 
 
 @pytest.mark.parametrize("cls", NETS)

@@ -72,9 +72,11 @@ def test_command_line(capsys):
         ("--memory 8parsecs", "memory is '8parsecs'; expected a positive number"),
         ("--memory 1MiB --reserve 1MiB", "expected more memory than is left free: lower --reserve"),
         ("--memory 1GiB --patch 16 16 17", r"pad to \[16, 16, 18\]"),
-        ("--memory 1GiB --batch_size 0", "batch_size 0.*all positive"),
+        ("--memory 1GiB --batch_size 0", "batch_size is 0; expected at least 1"),
         ("--memory 1GiB --channels 8", r"channels is \(8,\); expected at least two levels"),
-        ("--memory 1GiB --num_couplings 0", "depth 0.*all positive"),
+        ("--memory 1GiB --num_couplings 0", "depth is 0; expected at least 1"),
+        ("--memory 1GiB --reserve 0GiB", "reserve is '0GiB'; expected a positive number"),
+        ("--memory 1GiB --patch 16000000 16000000 16000000", r"patch is \(16000000, .* expected fewer voxels"),
     ],
 )
 def test_what_cannot_be_planned_is_said(arguments, message, capsys):

@@ -96,10 +96,13 @@ def test_the_patch_must_fit():
     [
         (("UNet", "none"), "network is 'UNet'; expected one of UNet3D"),
         (("UNet3D", "native"), "engine is 'native'; expected one of none, checkpoint for UNet3D"),
-        (("FullyInvertibleUNet", "native", 0), "depth 0; expected .* positive"),
-        (("UNet3D", "none", 1, False, (16, 16)), "expected three numbers in patch"),
-        (("UNet3D", "none", 1, False, (16, 16, -16)), "all positive"),
-        (("UNet3D", "none", 1, False, (16, 16, 16), 1, 1, 1), "out_channels at least 2"),
+        (("FullyInvertibleUNet", "native", 0), "depth is 0; expected at least 1"),
+        (("UNet3D", "none", 1, False, (16, 16)), "patch is .*; expected three numbers"),
+        (("UNet3D", "none", 1, False, (16, 16, -16)), "patch is .*; expected positive numbers"),
+        (
+            ("UNet3D", "none", 1, False, (16, 16, 16), 1, 1, 1),
+            "out_channels is 1; expected at least 2: background and one class",
+        ),
     ],
 )
 def test_settings_that_do_not_exist(arguments, message):

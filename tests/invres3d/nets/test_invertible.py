@@ -177,6 +177,18 @@ def test_wrong_arguments_are_named(cls):
         cls(1, 1, (9, 16))
     with pytest.raises(ValueError, match=r"got shape \[1, 2, 8, 8, 8\]; expected \(N, 1, D, H, W\)"):
         cls(1, 1, (8, 16))(torch.zeros(1, 2, 8, 8, 8))
+    with pytest.raises(ValueError, match=r"got shape \[0, 1, 8, 8, 8\]; expected .* with N of at least 1"):
+        cls(1, 1, (8, 16))(torch.zeros(0, 1, 8, 8, 8))
+
+
+@pytest.mark.parametrize("cls", [*NETS, UNet3D])
+@pytest.mark.parametrize("name", ["in_channels", "out_channels", "channels", "num_couplings"])
+@pytest.mark.parametrize("number", [0, -3])
+def test_numbers_that_make_no_network_are_named(cls, name, number):
+    name = "num_blocks" if cls is UNet3D and name == "num_couplings" else name
+    value = (number, number) if name == "channels" else number
+    with pytest.raises(ValueError, match=f"{name} is {number}; expected at least 1"):
+        cls(**{"in_channels": 1, "out_channels": 1, "channels": (8, 16), name: value})
 
 
 @pytest.mark.parametrize("channels", [(8, 12), (8, 32), (8, 16, 64)])

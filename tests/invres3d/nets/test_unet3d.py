@@ -165,7 +165,7 @@ def test_wrong_rank_or_channels_are_named(shape):
 
 
 def test_no_block_is_refused():
-    with pytest.raises(ValueError, match="num_blocks is 0; expected at least one"):
+    with pytest.raises(ValueError, match="num_blocks is 0; expected at least 1"):
         UNet3D(1, 2, num_blocks=0)
 
 
