@@ -61,9 +61,13 @@ def _check_max_epochs(max_epochs: Any) -> None:
         raise InputError("max_epochs", f"is {max_epochs!r}", "a whole number from 1 up", "pass one with --max_epochs")
 
 
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < float("inf")
+
+
 def _check_positive(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):
+        if not _is_positive(value):
             raise InputError(name, f"is {value!r}", "a number above 0", f"pass one with --{name}")
 
 
@@ -91,6 +95,8 @@ class RunChecks:
         label_values: the class numbers that may occur in labels; None allows every whole number from 0 up.
         modalities: words that the names of an image's files end with, such as flair and t1, where each modality is a
             file of its own; an entry's files are put into this order.
+        spacing_mm: edge of the voxels that volumes are brought to; those that would grow beyond any that is meant are
+            left out. None where they are not.
 
     Example:
         >>> checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
@@ -107,11 +113,13 @@ class RunChecks:
         channels: int | Sequence[int],
         label_values: Sequence[int] | None = None,
         modalities: Sequence[str] = (),
+        spacing_mm: float | None = None,
     ) -> None:
         self.spatial_dims = spatial_dims
         self.channels = channels
         self.label_values = label_values
         self.modalities = modalities
+        self.spacing_mm = spacing_mm if _is_positive(spacing_mm) else None  # what else it may be, start tells
         self._errors: list[str] = []
         self._left_out: list[str] = []
         self._notes: list[str] = []
@@ -228,7 +236,9 @@ class RunChecks:
                 item["image"] = pick_files(paths, self.modalities)
             except InputError as error:
                 return [error]
-        return check_item(item, keys, self.spatial_dims, self.channels, self.label_values)
+        return check_item(
+            item, keys, self.spatial_dims, self.channels, self.label_values, spacing_mm=self.spacing_mm
+        )
 
     @staticmethod
     def _record(lines: list[str], problems: Iterable[InputError]) -> None:

@@ -13,11 +13,15 @@ from nibabel.openers import ImageOpener
 
 from .files import InputError
 
-__all__ = ["Grid", "check_affine", "check_header", "check_same_grid"]
+__all__ = ["Grid", "check_affine", "check_header", "check_resampled", "check_same_grid"]
 
 _HEADERS = (".nii", ".nii.gz", ".hdr")
+_MOST_RESAMPLED = 512  # an edge; volumes of the head at 1 mm have half of that
 _TOLERANCE_VOXELS = 0.05  # headers store rounded numbers; a twentieth of a voxel moves no label
 _MIN_VOLUME_RATIO = 1e-3  # of the box that three directions span to a cuboid with those edges
+
+_CONVERT = "convert it anew from the scanner's files"
+_CORRECT = f"correct its qform or sform, or {_CONVERT}"
 
 
 def _shown(lengths: Sequence[float]) -> str:
@@ -63,14 +67,16 @@ class Grid:
 def check_header(path: str | os.PathLike) -> None:
     """Make sure that a file of the NIfTI family says how large its voxels are and how they are oriented.
 
-    Readers mend such headers without a word: a size of 0 becomes 1 mm, a negative one loses its sign, and Analyze
-    files, which hold no orientation, get one. Files of other types, and what no reader can open, pass.
+    Readers mend such headers without a word: a size of 0 becomes 1 mm, a negative one loses its sign, files that hold
+    no orientation get one, and an affine that is not finite becomes the identity. Files of other types, and what no
+    reader can open, pass.
 
     Args:
         path: the file.
 
     Raises:
-        InputError: where a size is not above 0, or the file is a plain Analyze file.
+        InputError: where a size is not above 0, where there is no orientation (both codes are 0, or it is a plain
+            Analyze file), or where the affine is not finite.
 
     Example:
         >>> import tempfile
@@ -83,17 +89,26 @@ def check_header(path: str | os.PathLike) -> None:
     try:
         kind: Any = type(nibabel.load(path).header)  # nibabel's base class of headers declares none of what follows
         with ImageOpener(os.fspath(path)) as file:
-            sizes_mm = kind.from_fileobj(file, check=False)["pixdim"][1:4]
+            header = kind.from_fileobj(file, check=False)
+        sizes_mm = header["pixdim"][1:4]
     except Exception:  # whatever it is, the reader of the image will tell
         return
     if not (np.isfinite(sizes_mm) & (sizes_mm > 0)).all():
         found = f"its header says that a voxel measures {_shown(sizes_mm)} mm"
-        raise InputError(
-            path, found, "sizes above 0", "correct its pixdim, or convert it anew from the scanner's files"
-        )
+        raise InputError(path, found, "sizes above 0", f"correct its pixdim, or {_CONVERT}")
     if not issubclass(kind, nibabel.Nifti1Header):
         remedy = "convert it with the bundle's scripts/prepare_data.py"
         raise InputError(path, "is an Analyze file, which holds no orientation", "a NIfTI file", remedy)
+    if not (header["sform_code"] or header["qform_code"]):
+        found = "its header holds no orientation (qform_code and sform_code are 0)"
+        raise InputError(path, found, "one of them above 0", f"{_CONVERT}, or set its sform where you know it")
+    if header["sform_code"]:
+        _check_finite(path, header.get_sform())
+
+
+def _check_finite(path: str | os.PathLike, affine: np.ndarray) -> None:
+    if not np.isfinite(affine).all():
+        raise InputError(path, "its affine holds values that are not finite", "a matrix of finite numbers", _CORRECT)
 
 
 def check_affine(path: str | os.PathLike, affine: np.ndarray) -> None:
@@ -112,13 +127,40 @@ def check_affine(path: str | os.PathLike, affine: np.ndarray) -> None:
         bundlekit.files.InputError: a.nii: its affine gives voxels of 1 x 0 x 1 mm that span no volume; expected three \
 directions in space; correct its qform or sform, or convert it anew from the scanner's files
     """
-    remedy = "correct its qform or sform, or convert it anew from the scanner's files"
-    if not np.isfinite(affine).all():
-        raise InputError(path, "its affine holds values that are not finite", "a matrix of finite numbers", remedy)
+    _check_finite(path, affine)
     edges_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if abs(np.linalg.det(affine[:3, :3])) <= _MIN_VOLUME_RATIO * edges_mm.prod():
         found = f"its affine gives voxels of {_shown(edges_mm)} mm that span no volume"
-        raise InputError(path, found, "three directions in space", remedy)
+        raise InputError(path, found, "three directions in space", _CORRECT)
+
+
+def check_resampled(path: str | os.PathLike, grid: Grid, spacing_mm: float) -> None:
+    """Make sure that a volume brought to cubic voxels is not larger than any that is meant.
+
+    A voxel size that is wrong by a factor, as of a header in micrometres, makes it larger by the third power of that,
+    and memory runs out.
+
+    Args:
+        path: the file.
+        grid: its grid.
+        spacing_mm: the edge of the voxels that it is brought to.
+
+    Raises:
+        InputError: where it would have more than 512 x 512 x 512 voxels, and more than it has.
+
+    Example:
+        >>> check_resampled("a.nii", Grid((36, 50, 36), np.diag([20.0, 20, 20, 1])), 1.0)
+        Traceback (most recent call last):
+        bundlekit.files.InputError: a.nii: its voxels of 20 x 20 x 20 mm become 720 x 1000 x 720 of 1 mm; expected \
+512 x 512 x 512 at most; correct the size of its voxels, or pass a larger --spacing_mm
+    """
+    size = np.ceil(np.array(grid.shape) * grid.spacing_mm / spacing_mm)
+    if size.prod() > max(_MOST_RESAMPLED**3, np.prod(grid.shape, dtype=float)):
+        found = f"its voxels of {_shown(grid.spacing_mm)} mm become {_shown(size)} of {spacing_mm:g} mm"
+        most = _shown([_MOST_RESAMPLED] * 3)
+        raise InputError(
+            path, found, f"{most} at most", "correct the size of its voxels, or pass a larger --spacing_mm"
+        )
 
 
 def check_same_grid(

@@ -11,10 +11,11 @@ from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
 from .files import InputError, InputNote, require_file
-from .grids import Grid, check_affine, check_header, check_same_grid
+from .grids import Grid, check_affine, check_header, check_resampled, check_same_grid
 
 __all__ = ["check_image", "check_item", "check_label"]
 
+_LOAD = LoadImage(image_only=True, ensure_channel_first=True)
 _COLOURS = {"LA": " (grey with alpha)", "RGB": " (colours)", "RGBA": " (colours with alpha)", "CMYK": " (CMYK)"}
 _DATALIST = "correct its path or restore the file"
 _PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
@@ -45,13 +46,15 @@ def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int) -> N
         raise InputError(path, f"is {_size(shape[1:])}", "at least 2 pixels a side", remedy)
 
 
-def _read(path: str, spatial_dims: int) -> tuple[np.ndarray, Grid, str]:
+def _read(path: str, spatial_dims: int, load: LoadImage) -> tuple[np.ndarray, Grid, str]:
     """The values with the channels first, their grid, and Pillow's mode of the image."""
     require_file(path, _DATALIST)
     if spatial_dims == 3:
         check_header(path)
     try:
-        image = LoadImage(image_only=True, ensure_channel_first=True)(path)
+        image = load(path)
+    except InputError:
+        raise
     except Exception as error:  # each reader has its own exceptions
         reason = textwrap.shorten((str(error).strip() or type(error).__name__).splitlines()[-1], 100)
         found = f"cannot be read as an image (truncated or not an image; the reader says: {reason})"
@@ -62,20 +65,23 @@ def _read(path: str, spatial_dims: int) -> tuple[np.ndarray, Grid, str]:
     if spatial_dims == 3:
         affine = np.asarray(image.affine)
         check_affine(path, affine)
-    bad = ~np.isfinite(array)
+    bad = ~np.isfinite(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
     if bad.any():
         found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
         raise InputError(path, found, "finite numbers", "replace them, by 0 or the background's value for instance")
     return array, Grid(array.shape[1:], affine), image.meta.get("mode", "")
 
 
-def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Sequence[int]) -> Grid:
+def check_image(
+    path: str | Sequence[str], spatial_dims: int, channels: int | Sequence[int], load: LoadImage = _LOAD
+) -> Grid:
     """The grid of an image that a network can take.
 
     Args:
         path: the file, or several whose channels are stacked.
         spatial_dims: 2 or 3.
         channels: how many channels it may have; several numbers where the pipeline copes with each of them.
+        load: reads a file as the pipeline does, to a MetaTensor with the channels first.
 
     Raises:
         InputError: where the file is missing, unreadable, not finite, less than 2 pixels wide along any axis, or
@@ -94,7 +100,7 @@ def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Se
     found = 0
     first: Grid | None = None
     for part in paths:
-        array, grid, mode = _read(part, spatial_dims)
+        array, grid, mode = _read(part, spatial_dims, load)
         if mode == "P":
             remedy = "save it as grey or RGB"
             raise InputError(part, "is a palette image: its pixels are indices of colours", "intensities", remedy)
@@ -112,13 +118,16 @@ def check_image(path: str | Sequence[str], spatial_dims: int, channels: int | Se
     return first
 
 
-def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None) -> tuple[Grid, bool]:
+def check_label(
+    path: str, spatial_dims: int, label_values: Sequence[int] | None, load: LoadImage = _LOAD
+) -> tuple[Grid, bool]:
     """The grid of a label map whose values are all known, and whether any of them is not background, 0.
 
     Args:
         path: the file.
         spatial_dims: 2 or 3.
         label_values: the class numbers that may occur; None allows every whole number from 0 up (ids of objects).
+        load: as for :func:`check_image`.
 
     Raises:
         InputError: where the file is missing, unreadable, less than 2 pixels wide along any axis, of other dimensions,
@@ -133,7 +142,7 @@ def check_label(path: str, spatial_dims: int, label_values: Sequence[int] | None
         >>> grid.shape, has_objects
         ((6, 4), True)
     """
-    array, grid, _ = _read(path, spatial_dims)
+    array, grid, _ = _read(path, spatial_dims, load)
     if len(array) != 1:
         remedy = f"save the class numbers, not colours: {_PREPARE}"
         raise InputError(path, f"has {len(array)} channels", "a label map of 1 channel", remedy)
@@ -155,6 +164,8 @@ def check_item(
     spatial_dims: int,
     channels: int | Sequence[int],
     label_values: Sequence[int] | None,
+    load: LoadImage = _LOAD,
+    spacing_mm: float | None = None,
 ) -> list[InputError]:
     """All that is wrong with one entry of a data list; nothing but notes where it can be used.
 
@@ -164,6 +175,8 @@ def check_item(
         spatial_dims: as for :func:`check_image`.
         channels: as for :func:`check_image`.
         label_values: as for :func:`check_label`.
+        load: as for :func:`check_image`.
+        spacing_mm: edge of the voxels that a volume is brought to; None leaves it as it is.
 
     Example:
         >>> [error] = check_item({"image": "/nowhere/a.png"}, ("image",), 2, 1, None)
@@ -181,9 +194,11 @@ file
                 remedy = "add it to dataset.json, or take the entry out"
                 raise InputError(f"entry {item}", f'has no path under "{key}"', f'"{key}": path', remedy)
             if key == "image":
-                grids[key] = check_image(value, spatial_dims, channels)
+                grids[key] = check_image(value, spatial_dims, channels, load)
+                if spacing_mm is not None:
+                    check_resampled(ensure_tuple(value)[0], grids[key], spacing_mm)
                 continue
-            grids[key], has_objects = check_label(value, spatial_dims, label_values)
+            grids[key], has_objects = check_label(value, spatial_dims, label_values, load)
             if spatial_dims == 3 and not has_objects:
                 remedy = "leave it where that is right, else draw its labels or take the entry out"
                 errors.append(InputNote(value, "holds background alone", "a label somewhere", remedy))

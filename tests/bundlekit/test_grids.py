@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bundlekit.files import InputError
-from bundlekit.grids import Grid, check_header
+from bundlekit.grids import Grid, check_header, check_resampled
 from bundlekit.images import check_image, check_item
 
 PIXDIM_BYTE = 76  # of the header of NIfTI-1 and Analyze; eight floats, the sizes of a voxel behind the first
@@ -68,6 +68,44 @@ def test_analyze_holds_no_orientation(tmp_path):
         "is an Analyze file, which holds no orientation; expected a NIfTI file; convert it with the bundle's "
         "scripts/prepare_data.py"
     )
+
+
+CODES_BYTE = 252  # two short integers, qform_code and sform_code
+
+
+def test_codes_that_say_nothing_of_the_orientation(tmp_path):
+    path = Path(save(tmp_path / "a.nii", OBLIQUE))
+    content = bytearray(path.read_bytes())
+    content[CODES_BYTE : CODES_BYTE + 4] = struct.pack("<2h", 0, 0)
+    path.write_bytes(content)
+    assert fault(str(path)) == (
+        "its header holds no orientation (qform_code and sform_code are 0); expected one of them above 0; convert it "
+        "anew from the scanner's files, or set its sform where you know it"
+    )
+    content[CODES_BYTE : CODES_BYTE + 4] = struct.pack("<2h", 0, 1)
+    path.write_bytes(content)
+    assert np.allclose(check_image(str(path), 3, 1).affine, OBLIQUE, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_affine_that_readers_replace_by_the_identity(tmp_path, value):
+    path = Path(save(tmp_path / "a.nii", OBLIQUE))
+    content = bytearray(path.read_bytes())
+    content[SROW_BYTE + 4 : SROW_BYTE + 8] = struct.pack("<f", value)
+    path.write_bytes(content)
+    assert fault(str(path)) == (
+        "its affine holds values that are not finite; expected a matrix of finite numbers; correct its qform or sform, "
+        "or convert it anew from the scanner's files"
+    )
+
+
+def test_only_what_resampling_makes_too_large_is_refused():
+    check_resampled("a.nii", Grid((512, 512, 512), np.eye(4)), 1)
+    check_resampled("a.nii", Grid((600, 600, 600), np.eye(4)), 1)  # as large as it was
+    check_resampled("a.nii", Grid((1000, 1000, 1000), np.diag([0.1, 0.1, 0.1, 1])), 1)
+    for spacing_mm in (0.49, 0.01):
+        with pytest.raises(InputError, match=r"a.nii: its voxels of 1 x 1 x 1 mm become .* expected 512 x 512 x 512"):
+            check_resampled("a.nii", Grid((256, 256, 256), np.eye(4)), spacing_mm)
 
 
 @pytest.mark.parametrize("ending", [".txt", ".nii", ".hdr"])

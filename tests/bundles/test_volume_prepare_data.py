@@ -149,6 +149,27 @@ def test_brats_download(tmp_path, ending):
     assert copied.read_bytes() == (odd / f"W39_1998.09.19_Segm{ending}").read_bytes()
 
 
+def test_brats_download_in_two_grades(tmp_path):
+    """As up to 2019; the patients are sorted by name, not by grade."""
+    write_brats(tmp_path / "in", 7)
+    for i in range(1, 8):
+        patient = tmp_path / f"in/BraTS20_Training_{i:03d}"
+        grade = tmp_path / "in" / ("LGG" if i % 2 else "HGG")
+        grade.mkdir(exist_ok=True)
+        patient.rename(grade / patient.name)
+    (tmp_path / "in/LGG/BraTS20_Training_005/BraTS20_Training_005_seg.nii.gz").rename(tmp_path / "taken.nii.gz")
+    [line] = errors("brain_tumor_mri_segmentation", tmp_path / "in")
+    assert line.startswith(f"{tmp_path}/in/LGG/BraTS20_Training_005/BraTS20_Training_005_seg.nii.gz: cannot be opened")
+    (tmp_path / "taken.nii.gz").rename(tmp_path / "in/LGG/BraTS20_Training_005/BraTS20_Training_005_seg.nii.gz")
+    dataset = prepared("brain_tumor_mri_segmentation", tmp_path / "in", tmp_path / "out", "--fold", "1")
+    assert [item["label"] for item in dataset["test"]] == [f"labels/BraTS20_Training_00{i}.nii.gz" for i in (2, 7)]
+    assert sum(len(dataset[name]) for name in ("training", "validation", "test")) == 7
+    inside = tmp_path / "in/out"
+    assert prepared("brain_tumor_mri_segmentation", tmp_path / "in", inside, "--fold", "1") == dataset
+    again = tmp_path / "in/again"
+    assert prepared("brain_tumor_mri_segmentation", tmp_path / "in", again, "--fold", "1") == dataset
+
+
 def test_brats_validation_data_has_no_labels(tmp_path):
     write_brats(tmp_path / "in", 2, labels=False)
     dataset = prepared("brain_tumor_mri_segmentation", tmp_path / "in", tmp_path / "out")

@@ -168,6 +168,20 @@ def test_a_volume_smaller_than_a_window(volumes, labels):
     assert labels["small"].get_data_dtype() == np.uint8
 
 
+def test_a_volume_that_resampling_would_blow_up_is_left_out(brain, case, tmp_path, capsys):
+    """A header in the wrong unit must not cost the memory that the other volumes need."""
+    big = np.diag([20.0, 20, 20, 1])
+    write(brain, tmp_path / "in", "good", case)
+    write(brain, tmp_path / "in", "big", [nib.Nifti1Image(volume.dataobj, big @ volume.affine) for volume in case])
+    parser = parse(brain, tmp_path, [SIZE] * 3)
+    [item] = parser.get_parsed_content("dataset::data")
+    assert Path(ensure_tuple(item["image"])[0]).name.startswith("good")
+    with pytest.raises(SystemExit):
+        parser.get_parsed_content("checks").finish()
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/in/big" in line and "expected 512 x 512 x 512 at most; correct the size of its voxels" in line
+
+
 def test_the_network_meets_windows_alone_however_large_the_volume(brain, case, tmp_path):
     """A device has to hold a batch of windows: the volume and what the windows are joined to stay elsewhere."""
     write(brain, tmp_path / "in", "large", case)

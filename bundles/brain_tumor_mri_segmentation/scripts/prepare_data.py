@@ -6,9 +6,10 @@ Takes either form:
     python scripts/prepare_data.py --source brats2015 --output data   # images/ (Flair, T1c, brain mask), labels/
 
 The first is the official download of 2017 to 2020: a folder for each patient with <patient>_flair, _t1, _t1ce, _t2 and
-_seg, .nii or .nii.gz. The patients are sorted by name: every fifth one, from number --fold on, tests; every eighth of
-the others validates; the rest trains. Where no patient has a _seg, as in the validation data, all are in the list
-"test", without labels. One patient of 2020 has a label of another name (W39_1998.09.19_Segm), which is found.
+_seg, .nii or .nii.gz, at any depth (those of up to 2019 are in HGG/ and LGG/). The patients are sorted by name: every
+fifth one, from number --fold on, tests; every eighth of the others validates; the rest trains. Where no patient has a
+_seg, as in the validation data, all are in the list "test", without labels. One patient of 2020 has a label of another
+name (W39_1998.09.19_Segm), which is found.
 
 The second has few patients: the second half, by name, trains; the first half validates and is the list "test" too.
 Their intensities are normalised, so that air is no longer 0: it is set to 0 again by <patient>_brainmask.
@@ -61,14 +62,18 @@ def label(folder: Path) -> Path | None:
 
 
 def find_patients(source: Path) -> list[Case]:
-    """The patients of the official layout."""
-    folders = sorted({path.parent for path in source.glob("*/*_flair.nii*") if path.name[0] != "."})
+    """The patients of the official layout, by name."""
+    files = (path for path in source.rglob("*_flair.nii*") if path.name[0] != ".")
+    # images/ is what this program wrote, if that is within the source
+    found = {path.parent for path in files if path.parent != source and path.parent.name != "images"}
+    folders = sorted(found, key=lambda folder: folder.name)
+    labels = [label(folder) for folder in folders]
     cases = []
-    for folder in folders:
+    for folder, segmentation in zip(folders, labels, strict=True):
         images = {modality: volume(folder, f"{folder.name}_{modality}") for modality in MODALITIES}
-        cases.append(Case(folder.name, images, label(folder)))
-    if any(case.label for case in cases):  # a label that is missing is then named as it should be
-        cases = [case._replace(label=case.label or volume(source / case.name, f"{case.name}_seg")) for case in cases]
+        if segmentation is None and any(labels):  # then it is missing, and named as it should be
+            segmentation = volume(folder, f"{folder.name}_seg")
+        cases.append(Case(folder.name, images, segmentation))
     return cases
 
 
@@ -118,7 +123,7 @@ def find(source: Path, fold: int) -> tuple[list[Case], dict[str, list[str]]]:
         first, second = names[: len(names) // 2], names[len(names) // 2 :]
         return cases, {"training": second, "validation": first, "test": first}
     expected = "folders such as BraTS20_Training_001/ with BraTS20_Training_001_flair.nii.gz, or images/ and labels/"
-    raise InputError(source, "holds no patient", expected, "pass the folder that directly holds them")
+    raise InputError(source, "holds no patient", expected, "pass the folder that holds them")
 
 
 def make_plan(source: Path, fold: int, output: Path) -> Plan:
