@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -91,6 +92,8 @@ class RunChecks:
         label_values: the class numbers that may occur in labels; None allows every whole number from 0 up.
         modalities: words that the names of an image's files end with, such as flair and t1, where each modality is a
             file of its own; an entry's files are put into this order.
+        min_size: pixels or voxels along any axis at least; outputs need 2, training may do with volumes of one slice.
+        examine: looks at each file of an image and what it holds, and returns a note where that may be a mistake.
 
     Example:
         >>> checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
@@ -107,11 +110,15 @@ class RunChecks:
         channels: int | Sequence[int],
         label_values: Sequence[int] | None = None,
         modalities: Sequence[str] = (),
+        min_size: int = 2,
+        examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
     ) -> None:
         self.spatial_dims = spatial_dims
         self.channels = channels
         self.label_values = label_values
         self.modalities = modalities
+        self.min_size = min_size
+        self.examine = examine
         self._errors: list[str] = []
         self._left_out: list[str] = []
         self._notes: list[str] = []
@@ -228,7 +235,8 @@ class RunChecks:
                 item["image"] = pick_files(paths, self.modalities)
             except InputError as error:
                 return [error]
-        return check_item(item, keys, self.spatial_dims, self.channels, self.label_values)
+        rules = (self.spatial_dims, self.channels, self.label_values, self.min_size, self.examine)
+        return check_item(item, keys, *rules)
 
     @staticmethod
     def _record(lines: list[str], problems: Iterable[InputError]) -> None:
