@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from monai.data import MetaTensor, create_file_basename
+from tqdm import tqdm
 
 from .files import InputNote
 from .lungs import LEFT, RIGHT, to_ras
@@ -146,7 +147,7 @@ class LungReport:
         if not values[0].any():
             remedy = "look at the volume: its lungs may lie outside it, or its values may be no Hounsfield units"
             note = str(InputNote(path, "no lung was found in it", "one or two lungs", remedy))
-            print(f"warning: {note}", file=sys.stderr, flush=True)
+            tqdm.write(f"warning: {note}", file=sys.stderr)  # on a line of its own, whatever bar is shown
         if not self.enabled:
             return
         measured = measure_lungs(*values, affine)
