@@ -134,39 +134,45 @@ def load_mask(path: Path, image: nibabel.Nifti1Image, slices_first: bool) -> nib
     return nibabel.Nifti1Image(labels.astype(np.uint8), image.affine)
 
 
-def make_plan(source: Path, fold: int, output: Path) -> Plan:
-    if not source.is_dir():
-        raise InputError(source, "is not a folder", "the folder of the data", "correct --source")
-    kaggle = any((source / name).is_dir() for name in ("2d_images", "3d_images"))
-    three = source / "3d_images" if kaggle else source
-    whole, single = volumes(three) if three.is_dir() else [], slices(source) if kaggle else []
-    cases = whole + single
-    if not cases:
-        expected = "2d_images/ and 2d_masks/, 3d_images/, images/ and masks/, or NIfTI volumes beside their masks"
-        raise InputError(source, "holds no CT data", expected, "pass the folder that directly holds them")
+def split(whole: list[Case], single: list[Case], fold: int) -> dict[str, list[str]]:
+    """Names of the cases of each list; slices train where there are volumes, without those of a patient held back."""
     names = [case.name for case in whole or single]
     sections = split_fold(names, fold, min(NUM_FOLDS, len(names)))
     if whole:
         held_back = {int(n) for kind in ("validation", "test") for n in sections[kind] if n.isdigit()}
         numbers = {case.name: re.match(r"ID_(\d+)", case.name) for case in single}
         sections["training"] += [n for n, match in numbers.items() if not match or int(match[1]) not in held_back]
+    return sections
+
+
+def make_plan(source: Path, fold: int, output: Path) -> Plan:
+    if not source.is_dir():
+        raise InputError(source, "is not a folder", "the folder of the data", "correct --source")
+    kaggle = any((source / name).is_dir() for name in ("2d_images", "3d_images"))
+    folder = source / "3d_images" if kaggle else source
+    whole, single = volumes(folder) if folder.is_dir() else [], slices(source) if kaggle else []
+    if not whole + single:
+        expected = "2d_images/ and 2d_masks/, 3d_images/, images/ and masks/, or NIfTI volumes beside their masks"
+        raise InputError(source, "holds no CT data", expected, "pass the folder that directly holds them")
+    sections = split(whole, single, fold)
     used = {name for section in sections.values() for name in section}
-    cases = [case for case in cases if case.name in used]
+    cases = [case for case in whole + single if case.name in used]
     image_of = {case.label: case.images["CT"] for case in cases}
 
-    def write_image(file: Path, path: Path) -> None:
-        nibabel.save(load(file, kaggle), path)
-
-    def write_mask(file: Path, path: Path) -> None:
-        nibabel.save(load_mask(file, load(image_of[file], kaggle), kaggle), path)
+    def converted_mask(file: Path) -> nibabel.Nifti1Image:
+        return load_mask(file, load(image_of[file], kaggle), kaggle)
 
     errors = file_faults(cases, output)
-    for mask, image in image_of.items() if not errors else ():
+    for mask in image_of if not errors else ():
         try:
-            load_mask(mask, load(image, kaggle), kaggle)
+            converted_mask(mask)
         except InputError as error:
             errors.append(error)
-    return Plan(cases, sections, HEADER, errors, write_image, write_mask)
+    convert_image, convert_mask = (
+        lambda file, path, read=read: nibabel.save(read(file), path)
+        for read in (lambda file: load(file, kaggle), converted_mask)
+    )
+    return Plan(cases, sections, HEADER, errors, convert_image, convert_mask)
 
 
 if __name__ == "__main__":
