@@ -10,13 +10,14 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from .datalists import find_images, find_overwritten, read_section, require_apart
 from .files import InputError, InputNote, describe, require_file, require_writable_folder
-from .images import check_item
+from .images import LOAD, check_item
 from .modalities import pick_files
 from .weights import check_weights, compute_sha256
 
@@ -97,6 +98,8 @@ class RunChecks:
             file of its own; an entry's files are put into this order.
         spacing_mm: edge of the voxels that volumes are brought to; those that would grow beyond any that is meant are
             left out. None where they are not.
+        min_size: pixels or voxels along any axis at least; outputs need 2, training may do with volumes of one slice.
+        examine: looks at each file of an image and what it holds, and returns a note where that may be a mistake.
 
     Example:
         >>> checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
@@ -107,6 +110,8 @@ class RunChecks:
         SystemExit: 1
     """
 
+    _load = LOAD
+
     def __init__(
         self,
         spatial_dims: int,
@@ -114,12 +119,16 @@ class RunChecks:
         label_values: Sequence[int] | None = None,
         modalities: Sequence[str] = (),
         spacing_mm: float | None = None,
+        min_size: int = 2,
+        examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
     ) -> None:
         self.spatial_dims = spatial_dims
         self.channels = channels
         self.label_values = label_values
         self.modalities = modalities
         self.spacing_mm = spacing_mm if _is_positive(spacing_mm) else None  # what else it may be, start tells
+        self.min_size = min_size
+        self.examine = examine
         self._errors: list[str] = []
         self._left_out: list[str] = []
         self._notes: list[str] = []
@@ -237,7 +246,15 @@ class RunChecks:
             except InputError as error:
                 return [error]
         return check_item(
-            item, keys, self.spatial_dims, self.channels, self.label_values, spacing_mm=self.spacing_mm
+            item,
+            keys,
+            self.spatial_dims,
+            self.channels,
+            self.label_values,
+            load=self._load,
+            min_size=self.min_size,
+            examine=self.examine,
+            spacing_mm=self.spacing_mm,
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import Any
 from monai.data import create_file_basename, load_decathlon_datalist
 from monai.utils import ensure_tuple
 
+from .dicom import is_series
 from .files import InputError, require_file
 from .modalities import group_files
 
@@ -81,8 +82,9 @@ def read_section(dataset_dir: str | os.PathLike, name: str) -> list[dict[str, An
 def find_images(dataset_dir: str | os.PathLike, modalities: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The images to segment, as ``[{"image": path}, ...]``.
 
-    One file stands for itself. With a ``dataset.json`` the folder gives its list "test", or where there is none all
-    of ``images/``. Any other folder gives the images in it, sorted, without hidden files and files of other types.
+    One file stands for itself, and so does a folder with a DICOM series. With a ``dataset.json`` the folder gives its
+    list "test", or where there is none all of ``images/``. Any other folder gives the images and the folders with DICOM
+    series in it, sorted, without hidden files and files of other types.
 
     Args:
         dataset_dir: file or folder.
@@ -101,6 +103,8 @@ def find_images(dataset_dir: str | os.PathLike, modalities: Sequence[str] = ()) 
         ['a.nii.gz', 'b.PNG']
     """
     root = Path(str(dataset_dir))
+    if is_series(root):
+        return [{"image": os.path.abspath(root)}]  # the folder's own name names the output, even of "."
     if os.path.isfile(root):
         return _cases([str(root)], modalities) if modalities else [{"image": str(root)}]
     if not os.path.isdir(root):
@@ -135,7 +139,7 @@ def _image_names(folder: Path) -> list[str]:
         names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError as error:
         raise InputError(folder, f"cannot be opened ({error.strerror})", f"a folder of {expected}", remedy) from error
-    images = [name for name in names if name.lower().endswith(_ENDINGS)]
+    images = [name for name in names if name.lower().endswith(_ENDINGS) or is_series(folder / name)]
     if not images:
         some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         found = f"holds no image, only {some}" if names else "is empty"

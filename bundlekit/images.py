@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
+from .dicom import check_series, is_series
 from .files import InputError, InputNote, require_file
 from .grids import Grid, check_affine, check_header, check_resampled, check_same_grid
 
-__all__ = ["check_image", "check_item", "check_label"]
+__all__ = ["LOAD", "check_image", "check_item", "check_label"]
 
-_LOAD = LoadImage(image_only=True, ensure_channel_first=True)
+LOAD = LoadImage(image_only=True, ensure_channel_first=True)
 _COLOURS = {"LA": " (grey with alpha)", "RGB": " (colours)", "RGBA": " (colours with alpha)", "CMYK": " (CMYK)"}
+_MIN_SIZE = 2  # MONAI's writers drop axes of length 1, so that no output could be saved
 _DATALIST = "correct its path or restore the file"
 _PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
 
@@ -31,7 +33,7 @@ def _count_and_first(bad: np.ndarray) -> str:
     return f"{np.count_nonzero(bad)} of {bad.size} values, first at index ({', '.join(map(str, first))})"
 
 
-def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int) -> None:
+def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int, min_size: int) -> None:
     """``shape`` has the channels first. A volume's channels are files of their own: in one file they may be times."""
     if spatial_dims == 3 and (len(shape) > 4 or (len(shape) == 4 and shape[0] > 1)):
         found = f"holds several volumes ({_size((*shape[1:], shape[0]))})"
@@ -41,14 +43,17 @@ def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int) -> N
         found = f"has {len(shape) - 1} spatial dimensions ({_size(shape[1:])})"
         remedy = "save each slice as a file of its own" if spatial_dims == 2 else "join the slices to one volume"
         raise InputError(path, found, f"{spatial_dims} dimensions", remedy)
-    if min(shape[1:]) < 2:  # MONAI's writers drop axes of length 1, so that no output could be saved
+    if min(shape[1:]) < min_size:
         remedy = "crop a larger region, or take it out"
-        raise InputError(path, f"is {_size(shape[1:])}", "at least 2 pixels a side", remedy)
+        raise InputError(path, f"is {_size(shape[1:])}", f"at least {min_size} pixels a side", remedy)
 
 
-def _read(path: str, spatial_dims: int, load: LoadImage) -> tuple[np.ndarray, Grid, str]:
+def _read(path: str, spatial_dims: int, load: LoadImage, min_size: int) -> tuple[np.ndarray, Grid, str]:
     """The values with the channels first, their grid, and Pillow's mode of the image."""
-    require_file(path, _DATALIST)
+    if is_series(path):
+        check_series(path)
+    else:
+        require_file(path, _DATALIST)
     if spatial_dims == 3:
         check_header(path)
     try:
@@ -60,7 +65,7 @@ def _read(path: str, spatial_dims: int, load: LoadImage) -> tuple[np.ndarray, Gr
         found = f"cannot be read as an image (truncated or not an image; the reader says: {reason})"
         raise InputError(path, found, "a whole image file", "copy or export it again, or take it out") from error
     array = image.numpy()
-    _check_dimensions(path, array.shape, spatial_dims)
+    _check_dimensions(path, array.shape, spatial_dims, min_size)
     affine = None
     if spatial_dims == 3:
         affine = np.asarray(image.affine)
@@ -73,7 +78,12 @@ def _read(path: str, spatial_dims: int, load: LoadImage) -> tuple[np.ndarray, Gr
 
 
 def check_image(
-    path: str | Sequence[str], spatial_dims: int, channels: int | Sequence[int], load: LoadImage = _LOAD
+    path: str | Sequence[str],
+    spatial_dims: int,
+    channels: int | Sequence[int],
+    load: LoadImage = LOAD,
+    min_size: int = _MIN_SIZE,
+    examine: Callable[[str, np.ndarray], None] = lambda path, values: None,
 ) -> Grid:
     """The grid of an image that a network can take.
 
@@ -82,11 +92,13 @@ def check_image(
         spatial_dims: 2 or 3.
         channels: how many channels it may have; several numbers where the pipeline copes with each of them.
         load: reads a file as the pipeline does, to a MetaTensor with the channels first.
+        min_size: pixels or voxels along any axis at least.
+        examine: called with each file and what it holds, channels first.
 
     Raises:
-        InputError: where the file is missing, unreadable, not finite, less than 2 pixels wide along any axis, or
-            of other dimensions or channels; where a volume's header gives its voxels no size or place, or all
-            its voxels are alike; and where several files differ in shape or affine.
+        InputError: where the file is missing, unreadable, not finite, too small, or of other dimensions or channels;
+            where a volume's header gives its voxels no size or place, or all its voxels are alike; and where several
+            files differ in shape or affine.
 
     Example:
         >>> import tempfile
@@ -100,7 +112,7 @@ def check_image(
     found = 0
     first: Grid | None = None
     for part in paths:
-        array, grid, mode = _read(part, spatial_dims, load)
+        array, grid, mode = _read(part, spatial_dims, load, min_size)
         if mode == "P":
             remedy = "save it as grey or RGB"
             raise InputError(part, "is a palette image: its pixels are indices of colours", "intensities", remedy)
@@ -109,6 +121,7 @@ def check_image(
             raise InputError(part, f"holds nothing but {array.flat[0]:g}", "intensities that differ", remedy)
         first = first or grid
         check_same_grid(part, grid, paths[0], first, exact=True, remedy="resample it to that one's grid")
+        examine(part, array)
         found += array.shape[0]
     if first is None or found not in allowed:
         colours = _COLOURS.get(mode, "")
@@ -119,7 +132,11 @@ def check_image(
 
 
 def check_label(
-    path: str, spatial_dims: int, label_values: Sequence[int] | None, load: LoadImage = _LOAD
+    path: str,
+    spatial_dims: int,
+    label_values: Sequence[int] | None,
+    load: LoadImage = LOAD,
+    min_size: int = _MIN_SIZE,
 ) -> tuple[Grid, bool]:
     """The grid of a label map whose values are all known, and whether any of them is not background, 0.
 
@@ -128,10 +145,11 @@ def check_label(
         spatial_dims: 2 or 3.
         label_values: the class numbers that may occur; None allows every whole number from 0 up (ids of objects).
         load: as for :func:`check_image`.
+        min_size: as for :func:`check_image`.
 
     Raises:
-        InputError: where the file is missing, unreadable, less than 2 pixels wide along any axis, of other dimensions,
-            or holds any other value; where a volume's header gives its voxels no size or place.
+        InputError: where the file is missing, unreadable, too small, of other dimensions, or holds any other value;
+            where a volume's header gives its voxels no size or place.
 
     Example:
         >>> import tempfile
@@ -142,7 +160,7 @@ def check_label(
         >>> grid.shape, has_objects
         ((6, 4), True)
     """
-    array, grid, _ = _read(path, spatial_dims, load)
+    array, grid, _ = _read(path, spatial_dims, load, min_size)
     if len(array) != 1:
         remedy = f"save the class numbers, not colours: {_PREPARE}"
         raise InputError(path, f"has {len(array)} channels", "a label map of 1 channel", remedy)
@@ -164,7 +182,9 @@ def check_item(
     spatial_dims: int,
     channels: int | Sequence[int],
     label_values: Sequence[int] | None,
-    load: LoadImage = _LOAD,
+    load: LoadImage = LOAD,
+    min_size: int = _MIN_SIZE,
+    examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
     spacing_mm: float | None = None,
 ) -> list[InputError]:
     """All that is wrong with one entry of a data list; nothing but notes where it can be used.
@@ -176,6 +196,8 @@ def check_item(
         channels: as for :func:`check_image`.
         label_values: as for :func:`check_label`.
         load: as for :func:`check_image`.
+        min_size: as for :func:`check_image`.
+        examine: called with each file of the image and what it holds; what it returns is added to the notes.
         spacing_mm: edge of the voxels that a volume is brought to; None leaves it as it is.
 
     Example:
@@ -186,6 +208,10 @@ file
     """
     errors: list[InputError] = []
     grids = {}
+
+    def note(path: str, values: np.ndarray) -> None:
+        errors.extend(filter(None, [examine(path, values)]))
+
     for key in keys:
         value: Any = item.get(key)
         paths = value if key == "image" and isinstance(value, list) and value else [value]
@@ -194,11 +220,11 @@ file
                 remedy = "add it to dataset.json, or take the entry out"
                 raise InputError(f"entry {item}", f'has no path under "{key}"', f'"{key}": path', remedy)
             if key == "image":
-                grids[key] = check_image(value, spatial_dims, channels, load)
+                grids[key] = check_image(value, spatial_dims, channels, load, min_size, note)
                 if spacing_mm is not None:
                     check_resampled(ensure_tuple(value)[0], grids[key], spacing_mm)
                 continue
-            grids[key], has_objects = check_label(value, spatial_dims, label_values, load)
+            grids[key], has_objects = check_label(value, spatial_dims, label_values, load, min_size)
             if spatial_dims == 3 and not has_objects:
                 remedy = "leave it where that is right, else draw its labels or take the entry out"
                 errors.append(InputNote(value, "holds background alone", "a label somewhere", remedy))

@@ -9,6 +9,7 @@ from .dataset import Phantom, PhantomKind, write_dataset
 from .em import MEMBRANE_EM
 from .glands import GLAND_HISTOLOGY
 from .nuclei import NUCLEI_MICROSCOPY
+from .thorax import LUNG_CT
 from .volumes import BRAIN_TUMOR, HIPPOCAMPUS, INFANT_BRAIN
 
 __all__ = ["KINDS", "Phantom", "PhantomKind", "make_dataset"]
@@ -18,6 +19,7 @@ KINDS: dict[str, PhantomKind] = {
     "gland_histology_segmentation": GLAND_HISTOLOGY,
     "hippocampus_mri_segmentation": HIPPOCAMPUS,
     "infant_brain_mri_segmentation": INFANT_BRAIN,
+    "lung_ct_segmentation": LUNG_CT,
     "membrane_em_segmentation": MEMBRANE_EM,
     "nuclei_microscopy_segmentation": NUCLEI_MICROSCOPY,
 }

@@ -26,6 +26,7 @@ class Phantom:
         image: intensities.
         label: class indices on the same grid.
         truth: the known answers by name; numbers that JSON can hold.
+        affine: 4 x 4 matrix from voxel index to position in mm, for a volume whose grid is not that of its kind.
 
     Shape:
         ``image``: ``(rows, columns)`` or ``(rows, columns, 3)`` for PNG, ``(x, y, z)`` or ``(x, y, z, channels)`` for
@@ -40,6 +41,7 @@ class Phantom:
     image: np.ndarray
     label: np.ndarray
     truth: Mapping[str, Any]
+    affine: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class PhantomKind:
         ending: file ending of images and labels, ``".png"`` or ``".nii.gz"``. A volume of several channels has a file
             for each, whose name ends with that of the channel.
         size: edge length in px or voxels where none is asked for.
-        affine: rows of the 4 x 4 matrix from voxel index to position in mm, for volumes.
+        affine: rows of the 4 x 4 matrix from voxel index to position in mm, for volumes that bring none of their own.
 
     Example:
         >>> def generate(rng, size):
@@ -73,20 +75,20 @@ class PhantomKind:
     affine: tuple[tuple[float, ...], ...] = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 
 
-def _write(kind: PhantomKind, array: np.ndarray, path: Path) -> None:
-    if kind.ending == ".png":
+def _write(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    if path.suffix == ".png":
         Image.fromarray(array).save(path)
     else:
-        nibabel.save(nibabel.Nifti1Image(array, np.array(kind.affine, float)), path)
+        nibabel.save(nibabel.Nifti1Image(array, affine), path)
 
 
-def _write_image(kind: PhantomKind, array: np.ndarray, paths: Sequence[Path]) -> None:
-    """One file, or one for each channel of a volume."""
-    if len(paths) == 1:
-        _write(kind, array, paths[0])
-        return
-    for i, path in enumerate(paths):
-        _write(kind, array[..., i], path)
+def _write_phantom(kind: PhantomKind, phantom: Phantom, images: Sequence[Path], label: Path) -> None:
+    """The image in one file, or in one for each channel of a volume."""
+    affine = np.array(kind.affine, float) if phantom.affine is None else phantom.affine
+    channels = [phantom.image] if len(images) == 1 else np.moveaxis(phantom.image, -1, 0)
+    for channel, path in zip(channels, images, strict=True):
+        _write(channel, affine, path)
+    _write(phantom.label, affine, label)
 
 
 def _is_truth_of(name: str, path: Path) -> bool:
@@ -168,8 +170,8 @@ def write_dataset(
     truths = []
     for i, item in enumerate(items):
         phantom = kind.generate(np.random.default_rng([seed, i]), size)
-        _write_image(kind, phantom.image, [directory / path for path in ensure_tuple(item["image"])])
-        _write(kind, phantom.label, directory / item["label"])
+        images = [directory / path for path in ensure_tuple(item["image"])]
+        _write_phantom(kind, phantom, images, directory / item["label"])
         truths.append({"image": item["image"], **phantom.truth})
     _write_json({"name": name, "seed": seed, "size": size, "images": truths}, directory / "truth.json")
     header = {

@@ -83,7 +83,8 @@ def test_each_modality_is_a_file_on_one_grid(tmp_path, name):
     made = kind.generate(np.random.default_rng([0, 0]), 40)
     for i, path in enumerate(paths):
         volume = nib.load(tmp_path / path)
-        assert np.array_equal(volume.affine, kind.affine)
+        # a header stores float32
+        assert np.allclose(volume.affine, kind.affine if made.affine is None else made.affine, rtol=1e-6)
         assert np.array_equal(volume.dataobj, made.image if len(paths) == 1 else made.image[..., i])
     modalities = kind.modality if len(paths) > 1 else ()
     checks = RunChecks(3, len(paths), range(len(kind.labels)), modalities)

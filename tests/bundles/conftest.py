@@ -96,7 +96,10 @@ ARGUMENTS = {
 }
 IMAGE_SIZE_PX, VOLUME_SIZE = 96, 32
 SMALL_VOLUMES = {"patch_size": [16, 16, 16], "crop_size": [24, 24, 24], "crops_per_volume": 1}
-"""In place of a volume's true patches, which cost a CPU minutes; 16 voxels are the least that all networks train on."""
+"""In place of a volume's true patches, which cost a CPU minutes; 16 voxels are the least that all networks train on.
+
+Where patches are slices, two numbers of the three do.
+"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,14 @@ def small(request) -> Small:
     train, inference = (json.loads((bundle / f"configs/{name}.json").read_text()) for name in ("train", "inference"))
     if train["checks"]["spatial_dims"] == 2:
         return Small(IMAGE_SIZE_PX, {}, {})
-    overrides = [{key: value for key, value in SMALL_VOLUMES.items() if key in config} for config in (train, inference)]
+    overrides = [
+        {
+            key: value[: len(config[key])] if isinstance(value, list) else value
+            for key, value in SMALL_VOLUMES.items()
+            if key in config
+        }
+        for config in (train, inference)
+    ]
     return Small(VOLUME_SIZE, *overrides)
 
 

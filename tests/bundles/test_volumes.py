@@ -66,12 +66,17 @@ def write(bundle: Path, folder: Path, name: str, volumes: list[nib.Nifti1Image])
         nib.save(volume, folder / (f"{name}_{modality}.nii.gz" if modality else f"{name}.nii.gz"))
 
 
+def patch_dims(bundle: Path) -> int:
+    """2 where the windows are slices of a volume."""
+    return len(json.loads((bundle / "configs/inference.json").read_text())["patch_size"])
+
+
 def parse(bundle: Path, folder: Path, patch_size: list[int]) -> ConfigParser:
     """The inference of folder/in to folder/out in windows of the size."""
     set_determinism(0)
     parser = ConfigParser(ConfigParser.load_config_file(bundle / "configs/inference.json"))
     places = {"bundle_root": str(bundle), "dataset_dir": str(folder / "in"), "output_dir": str(folder / "out")}
-    parser.update({**places, "device": "cpu", "patch_size": patch_size})
+    parser.update({**places, "device": "cpu", "patch_size": patch_size[: patch_dims(bundle)]})
     return parser
 
 
@@ -142,9 +147,10 @@ def test_a_copy_on_a_finer_turned_grid_lands_on_the_original(brain, tmp_path):
         patch_size = json.loads((brain / "configs/inference.json").read_text())["patch_size"]
     else:  # such weights see too little in a phantom to be compared by
         pytest.skip("set DATA_ROOT to the folder of real images")
-    angle, spacing_mm = np.radians(8), np.array([0.8, 0.8, 1.25])
+    shares = np.array([0.8, 0.8, 1.25])  # of the original's voxels
+    angle, spacing_mm = np.radians(8), shares * np.linalg.norm(case[0].affine[:3, :3], axis=0)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    shape = tuple(np.ceil(1.3 * np.array(case[0].shape) / spacing_mm).astype(int))
+    shape = tuple(np.ceil(1.3 * np.array(case[0].shape) / shares).astype(int))
     affine = np.eye(4)
     affine[:3, :3] = turn * spacing_mm * np.sign(np.diag(case[0].affine)[:3])
     middle = case[0].affine @ [*(np.array(case[0].shape) - 1) / 2, 1]
@@ -190,7 +196,7 @@ def test_the_network_meets_windows_alone_however_large_the_volume(brain, case, t
     sizes = []
     network.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(inputs[0].shape)))
     parser.get_parsed_content("evaluator").run()
-    assert len(sizes) > 2 and {size[2:] for size in sizes} == {(16, 16, 16)}
+    assert len(sizes) > 2 and {size[2:] for size in sizes} == {(16,) * patch_dims(brain)}
     assert max(size[0] for size in sizes) <= inferer.sw_batch_size
     config = ConfigParser.load_config_file(brain / "configs/inference.json")
     assert (config["inferer"]["sw_device"], config["inferer"]["device"]) == ("@device", "@volume_device")

@@ -1,0 +1,179 @@
+"""Lay out CT volumes or slices with masks of the lungs as this bundle reads them: images/, labels/ and dataset.json.
+
+    python scripts/prepare_data.py --source DOWNLOAD --output data --fold 0   # "Finding and measuring lungs in CT data"
+    python scripts/prepare_data.py --source FOLDER --output data --fold 0     # any folder of NIfTI volumes with masks
+
+Kaggle's download, unpacked, has slices in 2d_images/ and 2d_masks/ (*.tif of the same names) and volumes in 3d_images/
+(IMG_*.nii.gz and MASK_*.nii.gz); either alone will do. A slice becomes a volume of one slice, with pixels of 0.7 mm,
+since the files do not say. A volume with its slices along the first axis, whose header does not know of it, gets its
+axes put right. Slices train, but for those with the number of a volume that validates or tests: they may be of the same
+patient.
+
+Any other folder holds images/ (or imagesTr/) and masks/ (or labels/, labelsTr/), or images and masks side by side, a
+mask known by a word in its name: case1.nii.gz and case1_mask.nii.gz, IMG_1.nii.gz and MASK_1.nii.gz. Words such as
+image, ct, mask, seg, label and lung are no part of a case's name.
+
+Of the volumes sorted by name every fifth one, from number --fold on, tests (of fewer than five: one); every eighth of
+the others validates, one at least; the rest trains. In a mask 0 is background; one other value, as 255, becomes 1; 1
+and 2 stay. All that is wrong with the files is told at once, before anything is written; dataset.json is written last.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import tifffile
+
+from bundlekit.files import InputError, describe
+from bundlekit.folds import split_fold
+from bundlekit.grids import Grid, check_same_grid
+from bundlekit.preparation import Case, Plan, file_faults, nifti_name, run_program
+
+NUM_FOLDS = 5
+PIXEL_MM = 0.7
+VOLUMES, SLICES = (".nii.gz", ".nii"), (".tif", ".tiff")
+PAIRS = [(images, masks) for images in ("images", "imagesTr") for masks in ("masks", "labels", "labelsTr")]
+IMAGE_WORDS = {"img", "image", "images", "ct", "vol", "volume"}
+MASK_WORDS = {"mask", "masks", "seg", "segmentation", "label", "labels", "lung", "lungs"}
+HEADER = {
+    "name": "Lungs in CT",
+    "labels": {"0": "background", "1": "right lung, or lung of either side", "2": "left lung"},
+    "modality": {"0": "CT"},
+}
+
+
+def files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.name.lower().endswith(endings) and p.name[0] != "."]
+
+
+def words(path: Path) -> list[str]:
+    return re.split(r"[-_. ]+", nifti_name(path))
+
+
+def case_name(path: Path) -> str:
+    """The name without words for image and mask, and without nnU-Net's number of the modality."""
+    kept = [word for word in words(path) if word.lower() not in IMAGE_WORDS | MASK_WORDS]
+    return "_".join(kept[:-1] if len(kept) > 1 and kept[-1] == "0000" else kept) or "volume"
+
+
+def by_case(paths: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = case_name(path)
+        if name in found:
+            raise InputError(path, f"is of the same case, {name}, as {found[name]}", "one file", "rename one of them")
+        found[name] = path
+    return found
+
+
+def paired(images: Iterable[Path], masks: Iterable[Path], folder: Path) -> list[Case]:
+    """Image and mask of each case; where one is missing, its path is the one where it might be."""
+    image, mask = by_case(images), by_case(masks)
+    names = sorted(image.keys() | mask.keys())
+    return [
+        Case(n, {"CT": image.get(n, folder / f"{n}.nii.gz")}, mask.get(n, folder / f"{n}_mask.nii.gz")) for n in names
+    ]
+
+
+def volumes(source: Path) -> list[Case]:
+    for folders in PAIRS:
+        if all((source / name).is_dir() for name in folders):
+            return paired(*(files(source / name, VOLUMES) for name in folders), source / folders[1])
+    found = files(source, VOLUMES)
+    masks = [path for path in found if MASK_WORDS & {word.lower() for word in words(path)}]
+    return paired([path for path in found if path not in masks], masks, source)
+
+
+def slices(source: Path) -> list[Case]:
+    folders = [source / "2d_images", source / "2d_masks"]
+    names = sorted({path.name for folder in folders if folder.is_dir() for path in files(folder, SLICES)})
+    return [Case(Path(name).stem, {"CT": folders[0] / name}, folders[1] / name) for name in names]
+
+
+def load(path: Path, slices_first: bool = False) -> nibabel.Nifti1Image:
+    """A volume of three axes, or a slice as a volume of one, from (rows, columns) to (columns, rows, 1)."""
+    try:
+        if path.name.lower().endswith(SLICES):
+            data, affine = tifffile.imread(path).T[..., None], np.diag([-PIXEL_MM, -PIXEL_MM, 1, 1])
+        else:
+            image = nibabel.load(path)
+            data, affine = np.asarray(image.dataobj), image.affine
+    except Exception as error:  # nibabel, tifffile and the decompression behind them have their own
+        remedy = "download or copy it again"
+        raise InputError(path, f"cannot be read ({describe(error)})", "a CT image or its mask", remedy) from error
+    if data.ndim != 3:
+        found, remedy = f"has {data.ndim} dimensions ({data.shape})", "split it, or join its slices"
+        raise InputError(path, found, "one volume of 3, or one grey slice", remedy)
+    if slices_first and data.shape[0] != data.shape[1] == data.shape[2]:
+        edges = image.header.get_zooms()
+        data, affine = data.transpose(2, 1, 0), np.diag([-edges[2], -edges[1], edges[0], 1.0])
+    if np.issubdtype(data.dtype, np.integer):
+        data = data.astype(np.int16 if np.array_equal(data, data.astype(np.int16)) else np.int32)
+    else:
+        data = data.astype(np.float32)
+    return nibabel.Nifti1Image(data, affine)
+
+
+def load_mask(path: Path, image: nibabel.Nifti1Image, slices_first: bool) -> nibabel.Nifti1Image:
+    """Labels on the image's grid; the affine of a mask from Kaggle is not looked at."""
+    mask = load(path, slices_first)
+    own, reference = (Grid(m.shape, None if slices_first else m.affine) for m in (mask, image))
+    check_same_grid(path, own, "its image", reference, exact=False, remedy="resample it to the image's grid")
+    data = np.asarray(mask.dataobj)
+    values = np.setdiff1d(data, [0])
+    if len(values) > 1 and not np.array_equal(values, [1, 2]):
+        shown = ", ".join(f"{value:g}" for value in values[:5])
+        expected = "0 and one other value, or 0, 1 and 2"
+        raise InputError(path, f"holds the labels {shown}", expected, "keep those of the lungs alone")
+    labels = data if np.array_equal(values, [1, 2]) or np.array_equal(values, [2]) else data != 0
+    return nibabel.Nifti1Image(labels.astype(np.uint8), image.affine)
+
+
+def split(whole: list[Case], single: list[Case], fold: int) -> dict[str, list[str]]:
+    """Names of the cases of each list; slices train where there are volumes, without those of a patient held back."""
+    names = [case.name for case in whole or single]
+    sections = split_fold(names, fold, min(NUM_FOLDS, len(names)))
+    if whole:
+        held_back = {int(n) for kind in ("validation", "test") for n in sections[kind] if n.isdigit()}
+        numbers = {case.name: re.match(r"ID_(\d+)", case.name) for case in single}
+        sections["training"] += [n for n, match in numbers.items() if not match or int(match[1]) not in held_back]
+    return sections
+
+
+def make_plan(source: Path, fold: int, output: Path) -> Plan:
+    if not source.is_dir():
+        raise InputError(source, "is not a folder", "the folder of the data", "correct --source")
+    kaggle = any((source / name).is_dir() for name in ("2d_images", "3d_images"))
+    folder = source / "3d_images" if kaggle else source
+    whole, single = volumes(folder) if folder.is_dir() else [], slices(source) if kaggle else []
+    if not whole + single:
+        expected = "2d_images/ and 2d_masks/, 3d_images/, images/ and masks/, or NIfTI volumes beside their masks"
+        raise InputError(source, "holds no CT data", expected, "pass the folder that directly holds them")
+    sections = split(whole, single, fold)
+    used = {name for section in sections.values() for name in section}
+    cases = [case for case in whole + single if case.name in used]
+    image_of = {case.label: case.images["CT"] for case in cases}
+
+    def converted_mask(file: Path) -> nibabel.Nifti1Image:
+        return load_mask(file, load(image_of[file], kaggle), kaggle)
+
+    errors = file_faults(cases, output)
+    for mask in image_of if not errors else ():
+        try:
+            converted_mask(mask)
+        except InputError as error:
+            errors.append(error)
+    convert_image, convert_mask = (
+        lambda file, path, read=read: nibabel.save(read(file), path)
+        for read in (lambda file: load(file, kaggle), converted_mask)
+    )
+    return Plan(cases, sections, HEADER, errors, convert_image, convert_mask)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(__doc__, f"0 to {NUM_FOLDS - 1}, less where there are fewer volumes", make_plan))

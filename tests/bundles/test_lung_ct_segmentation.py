@@ -1,0 +1,243 @@
+"""The lung bundle on phantoms whose volumes are known: grids, ways of storing, reports, and what it must not take."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.processing import resample_from_to
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from bundlekit.phantoms import Phantom
+from bundlekit.phantoms.thorax import thorax
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
+SIDES = {"right": 1, "left": 2}
+SIZE, SMALL_SIZE = 96, 40
+pytestmark = pytest.mark.xdist_group("lungs")  # with several workers, one of them segments the volumes that tests share
+
+
+class Run(NamedTuple):
+    """What one inference over a folder wrote and said."""
+
+    labels: dict[str, nib.Nifti1Image]
+    volumes: dict[str, dict]
+    folder: Path
+    stderr: str
+
+
+def save(image: nib.Nifti1Image, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    nib.save(image, folder / f"{name}.nii.gz")
+
+
+def parse(folder: Path) -> ConfigParser:
+    """The inference of folder/in to folder/out with a report."""
+    set_determinism(0)
+    parser = ConfigParser(ConfigParser.load_config_file(BUNDLE / "configs/inference.json"))
+    places = {"bundle_root": str(BUNDLE), "dataset_dir": str(folder / "in"), "output_dir": str(folder / "out")}
+    parser.update({**places, "device": "cpu", "report": True})
+    return parser
+
+
+def segment(folder: Path, capfd=None) -> Run:
+    parser = parse(folder)
+    parser.get_parsed_content("run", eval_expr=True)
+    volumes = json.loads((folder / "out/report.json").read_text())["volumes"]
+    labels = {path.name.removesuffix("_seg.nii.gz"): nib.load(path) for path in (folder / "out").glob("*_seg.nii.gz")}
+    said = capfd.readouterr().err if capfd else ""
+    return Run(labels, {volume["image"].split(".")[0]: volume for volume in volumes}, folder / "out", said)
+
+
+def as_image(phantom: Phantom, values: np.ndarray | None = None) -> nib.Nifti1Image:
+    values = phantom.image if values is None else values
+    return nib.Nifti1Image(values, phantom.affine)
+
+
+def on_grid(image: nib.Nifti1Image, turn: np.ndarray, spacing_mm: tuple[float, float, float]) -> nib.Nifti1Image:
+    """The same chest on a grid of other directions and voxels about the same middle."""
+    extent_mm = nib.affines.voxel_sizes(image.affine) * image.shape
+    shape = tuple(np.ceil(1.15 * extent_mm / spacing_mm).astype(int))
+    affine = np.eye(4)
+    affine[:3, :3] = turn * spacing_mm
+    affine[:3, 3] = (image.affine @ [*(np.array(image.shape) - 1) / 2, 1])[:3] - affine[:3, :3] @ (
+        np.array(shape) - 1
+    ) / 2
+    return resample_from_to(image, (shape, affine), order=1, cval=-1000)
+
+
+@pytest.fixture(scope="module")
+def chest() -> Phantom:
+    return thorax(np.random.default_rng([100, 0]), SIZE)
+
+
+@pytest.fixture(scope="module")
+def grids(chest, tmp_path_factory) -> Run:
+    """The chest as it is, with axes exchanged and flipped, in thick slices, and oblique."""
+    folder = tmp_path_factory.mktemp("grids")
+    plain = as_image(chest)
+    flipped = plain.as_reoriented(ornt_transform(io_orientation(plain.affine), axcodes2ornt("PIR")))
+    oblique = Rotation.from_euler("xyz", [10, 6, 12], degrees=True).as_matrix()
+    cases = {
+        "plain": plain,
+        "flipped": flipped,
+        "anisotropic": on_grid(plain, np.diag([-1, -1, 1]), (2.5, 3.5, 7)),
+        "oblique": on_grid(plain, oblique, (4, 4, 5)),
+    }
+    for name, image in cases.items():
+        save(image, folder / "in", name)
+    return segment(folder)
+
+
+@pytest.mark.parametrize("grid", ["plain", "flipped", "anisotropic", "oblique"])
+def test_volumes_are_right_to_2_percent_whatever_the_grid(chest, grids, grid):
+    for name in SIDES:
+        assert grids.volumes[grid][name]["volume_ml"] == pytest.approx(chest.truth[f"{name}_ml"], rel=0.02)
+    both = sum(chest.truth[f"{name}_ml"] for name in SIDES)
+    assert grids.volumes[grid]["both"]["volume_ml"] == pytest.approx(both, rel=0.02)
+
+
+def test_windpipe_gas_table_and_air_are_left_out_and_the_nodule_is_not(chest, grids):
+    found = np.asarray(grids.labels["plain"].dataobj)
+    for value in SIDES.values():
+        lung, wanted = found == value, chest.label == value
+        assert 2 * (lung & wanted).sum() / (lung.sum() + wanted.sum()) > 0.97
+    nodule = np.rint(np.linalg.inv(chest.affine) @ [*chest.truth["nodule_mm"], 1])[:3].astype(int)
+    assert found[tuple(nodule)] > 0 and chest.image[tuple(nodule)] > -400
+
+
+def test_area_and_density_are_those_of_the_phantom(chest, grids):
+    pixel_cm2 = abs(np.prod(np.diag(chest.affine)[:2])) / 100
+    for grid in ("plain", "flipped"):
+        for name, value in SIDES.items():
+            lung = chest.label == value
+            measured = grids.volumes[grid][name]
+            assert measured["largest_axial_area_cm2"] == pytest.approx(
+                lung.sum(axis=(0, 1)).max() * pixel_cm2, rel=0.03
+            )
+            # the surface, half tissue, weighs on the mean
+            assert measured["mean_hu"] == pytest.approx(chest.image[lung].mean(), abs=15)
+
+
+def test_csv_and_json_and_pictures_say_the_same(grids):
+    with open(grids.folder / "report.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(grids.volumes)
+    for row in rows:
+        volume = grids.volumes[row["image"].split(".")[0]][row["lung"]]
+        assert {key: float(row[key]) for key in volume} == volume
+    for name in grids.volumes:
+        assert Image.open(grids.folder / f"{name}_report.png").size[0] > 800
+
+
+STORED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "unsigned": lambda hu: (hu + 1024).astype(np.uint16),
+    "padded_2000": lambda hu: np.where(corners(hu), -2000, hu),
+    "padded_3024": lambda hu: np.where(corners(hu), -3024, hu),
+    "unsigned_padded": lambda hu: np.where(corners(hu), -2000, hu + 1024),
+}
+
+
+def corners(hu: np.ndarray) -> np.ndarray:
+    """Outside the circle that a scanner sees, where the phantom has nothing but air."""
+    x, y = np.ogrid[-1 : 1 : hu.shape[0] * 1j, -1 : 1 : hu.shape[1] * 1j]
+    return np.broadcast_to((np.hypot(x, y) > 1.2)[..., None], hu.shape)
+
+
+@pytest.fixture(scope="module")
+def small() -> Phantom:
+    phantom = thorax(np.random.default_rng([100, 1]), SMALL_SIZE)
+    even = (phantom.image.astype(int) // 2 * 2).clip(-1024)
+    return Phantom(np.where(corners(even), -1024, even).astype(np.int16), phantom.label, phantom.truth, phantom.affine)
+
+
+def test_the_way_of_storing_does_not_matter(small, write_series, tmp_path, capfd):
+    """Slope and intercept, no intercept, padding, a DICOM series: the same lungs, voxel by voxel."""
+    hu = small.image.astype(int)
+    save(as_image(small), tmp_path / "in", "plain")
+    for name, store in STORED.items():
+        save(as_image(small, store(hu).astype(np.uint16 if name == "unsigned" else np.int16)), tmp_path / "in", name)
+    scaled = as_image(small, ((hu + 1024) // 2).astype(np.uint16))
+    scaled.header.set_slope_inter(2, -1024)
+    save(scaled, tmp_path / "in", "scaled")
+    write_series(tmp_path / "in/series", hu, small.affine)
+    done = segment(tmp_path, capfd)
+    names = {"plain", "scaled", "series", *STORED}
+    assert done.labels.keys() == done.volumes.keys() == names
+    wanted = np.asarray(done.labels["plain"].dataobj)
+    assert set(np.unique(wanted)) == {0, 1, 2}
+    for name, labels in done.labels.items():
+        assert np.allclose(labels.affine, small.affine, atol=1e-4), name
+        assert np.array_equal(labels.dataobj, wanted), name
+        for lung in (*SIDES, "both"):  # DICOM rounds positions
+            assert done.volumes[name][lung] == pytest.approx(done.volumes["plain"][lung], rel=1e-5), (name, lung)
+    notes = [line for line in done.stderr.splitlines() if "as scanners store them" in line]
+    assert [line.split(": ")[1] for line in notes] == [
+        str(tmp_path / f"in/{name}.nii.gz") for name in ("unsigned", "unsigned_padded")
+    ]
+
+
+def test_what_is_no_ct_and_what_has_no_lungs(small, tmp_path, capfd):
+    grey = ((small.image.astype(int) + 1024) / 16).clip(0, 255).astype(np.uint8)
+    abdomen = np.where((small.label > 0) | (small.image < -500), 40, small.image)
+    abdomen[0] = -1000  # air beside the patient
+    for name, values in {"grey": grey, "abdomen": abdomen}.items():
+        save(as_image(small, values.astype(np.int16)), tmp_path / "in", name)
+    done = segment(tmp_path, capfd)
+    [note] = [line for line in done.stderr.splitlines() if "none as low as air or lung" in line]
+    assert note.startswith(f"note: {tmp_path}/in/grey.nii.gz: holds values from 0 to ") and "; expected a CT " in note
+    for name in ("grey", "abdomen"):
+        assert not np.asarray(done.labels[name].dataobj).any()
+        assert done.volumes[name]["both"] == {"volume_ml": 0.0, "largest_axial_area_cm2": 0.0, "mean_hu": None}
+        assert f"warning: {tmp_path}/in/{name}.nii.gz: no lung was found in it; expected one or two" in done.stderr
+
+
+def test_files_that_cannot_be_used_are_left_out_with_a_line_each(small, tmp_path, capfd):
+    hu = small.image
+    save(as_image(small, hu[..., :1]), tmp_path / "in", "single")
+    save(as_image(small, hu[..., 0]), tmp_path / "in", "plane")
+    save(as_image(small, np.stack([hu, hu], axis=-1)), tmp_path / "in", "times")
+    save(as_image(small, np.where(hu > 200, np.nan, hu).astype(np.float32)), tmp_path / "in", "nan")
+    save(as_image(small), tmp_path / "in", "spacing")
+    header = bytearray(nib.load(tmp_path / "in/spacing.nii.gz").header.binaryblock)
+    header[84:88] = np.float32(0).tobytes()  # pixdim[2]
+    (tmp_path / "in/spacing.nii.gz").unlink()
+    (tmp_path / "in/spacing.nii").write_bytes(bytes(header) + bytes(4) + hu.tobytes(order="F"))
+    checks = parse(tmp_path).get_parsed_content("checks")
+    assert checks.images(tmp_path / "in") == []
+    with pytest.raises(SystemExit):
+        checks.start(data=[[]])
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
+    found = {Path(line.split(": ")[1]).name.split(".")[0]: line.split(": ", 2)[2] for line in lines}
+    assert found.keys() == {"single", "plane", "times", "nan", "spacing"}
+    assert found["single"].startswith("is 40 x 40 x 1; expected at least 2 pixels a side")
+    assert found["plane"].startswith("has 2 spatial dimensions (40 x 40); expected 3 dimensions")
+    assert found["times"].startswith("holds several volumes (40 x 40 x 26 x 2); expected one volume")
+    assert found["nan"].startswith("has values that are NaN or infinite (")
+    assert found["spacing"].startswith("its header says that a voxel measures 9.6 x 0 x 12 mm; expected sizes above 0")
+
+
+def test_slices_of_one_voxel_train(tmp_path):
+    """A slice cut from a volume, as those of Kaggle, and the volume itself give batches alike."""
+    phantom = thorax(np.random.default_rng(0), SMALL_SIZE)
+    k = int(np.argmax((phantom.label > 0).sum(axis=(0, 1))))
+    for name, where in {"whole": np.s_[:], "slice": np.s_[:, :, k : k + 1]}.items():
+        save(as_image(phantom, phantom.image[where]), tmp_path / "images", name)
+        save(as_image(phantom, phantom.label[where]), tmp_path / "labels", name)
+    items = [{key: f"{key}s/{name}.nii.gz" for key in ("image", "label")} for name in ("slice", "whole")]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": items}))
+    parser = ConfigParser(ConfigParser.load_config_file(BUNDLE / "configs/train.json"))
+    parser.update({"bundle_root": str(BUNDLE), "dataset_dir": str(tmp_path), "device": "cpu"})
+    [batch] = parser.get_parsed_content("train::dataloader")
+    assert batch["image"].shape == batch["label"].shape == (8, 1, 128, 128)
+    assert set(np.unique(batch["label"])) == {0, 1} and batch["label"][:4].any()

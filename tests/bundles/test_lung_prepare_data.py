@@ -1,0 +1,224 @@
+"""From Kaggle's layout, and from folders of volumes with masks, to the one that the lung bundle reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+from monai.bundle import ConfigParser
+
+from bundlekit.checks import RunChecks
+from bundlekit.hounsfield import note_units
+from bundlekit.preparation import nifti_name
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
+SHAPE = (7, 6, 5)
+AFFINE = np.array([[-0.8, 0, 0, 5], [0, 0, 2.5, 7], [0, 0.8, 0, 9], [0, 0, 0, 1]])
+
+
+def run(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
+    script = BUNDLE / "scripts/prepare_data.py"
+    command = [sys.executable, str(script), "--source", str(source), "--output", str(output), *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def prepared(source: Path, output: Path, *options: str) -> dict:
+    result = run(source, output, *options)
+    assert result.returncode == 0, result.stderr
+    return json.loads((output / "dataset.json").read_text())
+
+
+def errors(source: Path) -> list[str]:
+    result = run(source, source / "out")
+    assert result.returncode == 1 and "Traceback" not in result.stderr and result.stdout == "", result.stderr
+    assert not (source / "out").exists()
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines), lines
+    return [line.removeprefix("error: ") for line in lines]
+
+
+def names(items: list[dict]) -> list[str]:
+    images, labels = ([nifti_name(Path(item[key])) for item in items] for key in ("image", "label"))
+    assert images == labels
+    return images
+
+
+def usable(folder: Path) -> dict[str, int]:
+    """How many entries of each list pass the checks that the bundle makes before a training."""
+    parser = ConfigParser(ConfigParser.load_config_file(BUNDLE / "configs/train.json"))
+    options = {key: parser.get(f"checks::{key}") for key in ("spatial_dims", "channels", "label_values", "min_size")}
+    checks = RunChecks(**options, examine=note_units)
+    content = json.loads((folder / "dataset.json").read_text())
+    found = {name: len(checks.section(folder, name)) for name in ("training", "validation", "test") if name in content}
+    checks.finish()
+    return found
+
+
+def hu(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1000, 400, shape)
+
+
+def mask(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed + 100).random(shape) < 0.4
+
+
+def save(path: Path, data: np.ndarray, dtype: type, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data.astype(dtype), affine), path)
+
+
+def write_kaggle(folder: Path, slices: dict[int, type], volumes: list[int]) -> None:
+    """Slices of a patient's number and type of pixel; volumes as (slices, rows, columns), whose header says nothing."""
+    for kind in ("2d_images", "2d_masks"):
+        (folder / kind).mkdir(parents=True)
+    for i, dtype in slices.items():
+        tifffile.imwrite(folder / f"2d_images/ID_{i:04d}_Z_0142.tif", hu(i, (6, 7)).astype(dtype))
+        tifffile.imwrite(folder / f"2d_masks/ID_{i:04d}_Z_0142.tif", (255 * mask(i, (6, 7))).astype(np.uint8))
+    for i in volumes:
+        stored = np.diag([5, 0.7, 0.6, 1])
+        save(folder / f"3d_images/IMG_{i:04d}.nii.gz", hu(i, (4, 6, 6)), np.int16, stored)
+        save(folder / f"3d_images/MASK_{i:04d}.nii.gz", 255 * mask(i, (4, 6, 6)), np.uint8, np.eye(4))
+
+
+def test_kaggle_slices_train_unless_their_patient_is_held_back(tmp_path):
+    types = {0: np.int32, 2: np.int16, 31: np.float32, 59: np.int32, 134: np.int32}
+    write_kaggle(tmp_path / "in", types, [2, 31, 59, 79])
+    (tmp_path / "in/2d_images/._ID_0000_Z_0142.tif").write_bytes(b"\0\5")
+    dataset = prepared(tmp_path / "in", tmp_path / "out", "--fold", "1")
+    assert names(dataset["test"]) == ["0031"] and names(dataset["validation"]) == ["0079"]
+    # that of patient 31 is held back with the volume
+    slices = [f"ID_{i:04d}_Z_0142" for i in (0, 2, 59, 134)]
+    assert names(dataset["training"]) == ["0002", "0059", *slices]
+    assert usable(tmp_path / "out") == {"training": 6, "validation": 1, "test": 1}
+    assert {path.name.split(".")[0] for path in (tmp_path / "out/images").iterdir()} == {
+        "0002",
+        "0031",
+        "0059",
+        "0079",
+        *slices,
+    }
+
+
+def test_kaggle_slices_and_volumes_lie_as_they_are_looked_at(tmp_path):
+    """Rows run to the back, columns to the left, whatever the header says, and 16 or 32 bits keep their values."""
+    write_kaggle(tmp_path / "in", {5: np.int32, 6: np.float32}, [2, 31, 59])
+    prepared(tmp_path / "in", tmp_path / "out")
+    for i in (5, 6):
+        image, label = (nib.load(tmp_path / f"out/{kind}/ID_{i:04d}_Z_0142.nii.gz") for kind in ("images", "labels"))
+        assert image.shape == (7, 6, 1) and nib.aff2axcodes(image.affine) == ("L", "P", "S")
+        assert np.array_equal(np.asarray(image.dataobj)[..., 0].T, hu(i, (6, 7)))
+        assert np.array_equal(np.asarray(label.dataobj)[..., 0].T, mask(i, (6, 7)))
+        assert np.allclose(image.header.get_zooms(), (0.7, 0.7, 1))
+    image, label = (nib.load(tmp_path / f"out/{kind}/0002.nii.gz") for kind in ("images", "labels"))
+    assert nib.aff2axcodes(image.affine) == ("L", "P", "S") and np.allclose(image.header.get_zooms(), (0.6, 0.7, 5))
+    assert np.array_equal(np.asarray(image.dataobj).T, hu(2, (4, 6, 6)))
+    assert np.array_equal(np.asarray(label.dataobj).T, mask(2, (4, 6, 6))) and np.allclose(label.affine, image.affine)
+
+
+def test_kaggle_slices_alone(tmp_path):
+    write_kaggle(tmp_path / "in", dict.fromkeys(range(12), np.int32), [])
+    dataset = prepared(tmp_path / "in", tmp_path / "out")
+    assert names(dataset["test"]) == [f"ID_{i:04d}_Z_0142" for i in (0, 5, 10)]
+    assert usable(tmp_path / "out") == {"training": 8, "validation": 1, "test": 3}
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/c{}.nii.gz", "masks/c{}.nii.gz"),
+        ("images/c{}_ct.nii.gz", "labels/c{}_lung_mask.nii"),
+        ("imagesTr/lung_c{}_0000.nii.gz", "labelsTr/lung_c{}.nii.gz"),  # as nnU-Net has it
+        ("c{}.nii.gz", "c{}_mask.nii.gz"),
+        ("IMG_c{}.nii", "MASK_c{}.nii"),
+        ("c{}-volume.nii.gz", "c{}-Seg.nii.gz"),
+    ],
+)
+def test_folders_of_volumes_with_masks(tmp_path, image, label):
+    for i in range(4):
+        save(tmp_path / "in" / image.format(i), hu(i), np.int16)
+        save(tmp_path / "in" / label.format(i), 255 * mask(i), np.uint8)
+    dataset = prepared(tmp_path / "in", tmp_path / "out", "--fold", "2")
+    assert (names(dataset["training"]), names(dataset["validation"]), names(dataset["test"])) == (
+        ["c0", "c1"],
+        ["c3"],
+        ["c2"],
+    )
+    assert usable(tmp_path / "out") == {"training": 2, "validation": 1, "test": 1}
+    for i in range(4):
+        found = nib.load(
+            tmp_path / f"out/images/c{i}.nii.gz" if image.endswith("gz") else tmp_path / f"out/images/c{i}.nii"
+        )
+        assert np.array_equal(found.dataobj, hu(i)) and np.allclose(found.affine, AFFINE)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"), [((0, 255), (0, 1)), ((0, 3), (0, 1)), ((0, 1, 2), (0, 1, 2)), ((0, 0), (0,))]
+)
+def test_values_of_masks(tmp_path, values, wanted):
+    for i in range(3):
+        save(tmp_path / f"in/c{i}.nii.gz", hu(i), np.int16)
+        save(tmp_path / f"in/c{i}_mask.nii.gz", np.resize(values, SHAPE), np.float32)
+    prepared(tmp_path / "in", tmp_path / "out")
+    label = np.asarray(nib.load(tmp_path / "out/labels/c1.nii.gz").dataobj)
+    assert label.dtype == np.uint8 and np.array_equal(label, np.resize(wanted, SHAPE))
+
+
+def test_the_scale_in_a_header_is_applied(tmp_path):
+    for i in range(3):
+        image = nib.Nifti1Image((hu(i) + 1024).astype(np.uint16), AFFINE)
+        image.header.set_slope_inter(1, -1024)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        nib.save(image, tmp_path / f"in/c{i}.nii.gz")
+        save(tmp_path / f"in/c{i}_mask.nii.gz", mask(i), np.uint8)
+    prepared(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(nib.load(tmp_path / "out/images/c0.nii.gz").dataobj, hu(0))
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path):
+    for i in range(5):
+        save(tmp_path / f"c{i}.nii.gz", hu(i), np.int16)
+        save(tmp_path / f"c{i}_mask.nii.gz", mask(i), np.uint8)
+    save(tmp_path / "c0_mask.nii.gz", np.resize((0, 3, 4, 5), SHAPE), np.uint8)
+    save(tmp_path / "c1_mask.nii.gz", mask(1)[:-1], np.uint8)
+    save(tmp_path / "c2_mask.nii.gz", mask(2), np.uint8, np.eye(4))
+    save(tmp_path / "c3.nii.gz", hu(3, (*SHAPE, 2)), np.int16)
+    (tmp_path / "c4.nii.gz").write_bytes((tmp_path / "c4.nii.gz").read_bytes()[:200])
+    lines = errors(tmp_path)
+    assert [line.split(": ")[0] for line in lines] == [
+        *(f"{tmp_path}/c{i}_mask.nii.gz" for i in range(3)), f"{tmp_path}/c3.nii.gz", f"{tmp_path}/c4.nii.gz",
+    ]  # fmt: skip
+    assert "holds the labels 3, 4, 5; expected 0 and one other value, or 0, 1 and 2; keep those of" in lines[0]
+    assert "is 6 x 6 x 5; expected 7 x 6 x 5 as its image; resample it" in lines[1]
+    assert "mm from those of its image; expected the same affine" in lines[2]
+    assert "has 4 dimensions" in lines[3] and "cannot be read (" in lines[4]
+
+
+def test_missing_masks_images_and_folders(tmp_path):
+    assert "holds no CT data; expected 2d_images/ and 2d_masks/" in errors(tmp_path)[0]
+    for i in range(3):
+        save(tmp_path / f"c{i}.nii.gz", hu(i), np.int16)
+        save(tmp_path / f"c{i + 1}_mask.nii.gz", mask(i), np.uint8)
+    first, last = errors(tmp_path)
+    assert first.startswith(f"{tmp_path}/c0_mask.nii.gz: cannot be opened") and last.startswith(
+        f"{tmp_path}/c3.nii.gz: "
+    )
+    assert (
+        errors(tmp_path / "none")[0]
+        == f"{tmp_path}/none: is not a folder; expected the folder of the data; correct --source"
+    )
+
+
+def test_two_files_of_one_case_and_a_source_that_is_the_output(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"images/c{i}.nii.gz", hu(i), np.int16)
+        save(tmp_path / f"masks/c{i}.nii.gz", mask(i), np.uint8)
+    result = run(tmp_path, tmp_path)
+    assert result.returncode == 1 and "is the folder of the source" in result.stderr
+    save(tmp_path / "images/c1_ct.nii.gz", hu(1), np.int16)
+    assert "c1_ct.nii.gz: is of the same case, c1, as " in errors(tmp_path)[0]
