@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,10 @@ METRICS = {
     "object_f1_mean": "val_object_f1_mean",
     "map": "val_object_ap_per_image",
 }
-SHOWN = ("pixel_f1", "dice", "object_f1_50", "object_f1_75", "object_f1_90", "object_f1_mean", "map")
+TABLES = (
+    ("pixel_f1", "dice", "object_f1_50", "object_f1_mean", "map"),
+    tuple(name for name in METRICS if name[-2:].isdecimal()),
+)
 KEY = ("variant", "seed", "epochs", "images")
 
 
@@ -59,15 +63,15 @@ def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argpar
     return rows
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], columns: Sequence[str]) -> str:
     """Mean and standard deviation (divided by n - 1) over the seeds of each variant and list of images."""
-    lines = [f"| variant | images | seeds | {' | '.join(SHOWN)} |", "|---" * (3 + len(SHOWN)) + "|"]
+    lines = [f"| variant | images | seeds | {' | '.join(columns)} |", "|---" * (3 + len(columns)) + "|"]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["images"], row["variant"]), []).append(row)
     for images, variant in sorted(groups, key=lambda key: (SECTIONS.index(key[0]), list(VARIANTS).index(key[1]))):
         found = groups[images, variant]
-        cells = (mean_and_deviation([float(row[name]) for row in found]) for name in SHOWN)
+        cells = (mean_and_deviation([float(row[name]) for row in found]) for name in columns)
         lines.append(f"| {variant} | {images} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -93,25 +97,29 @@ def scores(prediction: np.ndarray, truth: np.ndarray) -> list[float]:
     return values
 
 
+def segment(images: Path, run: Path, output: Path, overlays: list[str]) -> None:
+    """Write the instances of a folder's test images, or of one image."""
+    networks = [name for name in overlays if name.startswith("net_")]
+    places = {"dataset_dir": images, "output_dir": output, "ckpt_path": run / "model.pt"}
+    run_bundle(BUNDLE, ["inference", *networks], **places, instances="true")
+
+
 def mosaics(source: Path, data: Path, run: Path, overlays: list[str]) -> str:
     """Each field of view, whole and tile by tile; the tiles' own borders cut nuclei in two."""
-    networks = [name for name in overlays if name.startswith("net_")]
-    items = json.loads((data / "dataset.json").read_text()).get("mosaics", [])
     with (source / "split.csv").open(newline="") as file:
         tiles = list(csv.DictReader(file))
-    common = {"ckpt_path": run / "model.pt", "instances": "true", "min_size_px": 1}
-    if not (run / "tiles").exists():
-        run_bundle(BUNDLE, ["inference", *networks], dataset_dir=data, output_dir=run / "tiles", **common)
     lines = ["| field | how | pixel F1 | object F1 at 0.5 | object F1 at 0.75 | objects |", "|---|---|---|---|---|---|"]
-    for item in items:
+    for item in json.loads((data / "dataset.json").read_text()).get("mosaics", []):
         name = Path(item["image"]).stem
-        run_bundle(
-            BUNDLE, ["inference", *networks], dataset_dir=data / item["image"], output_dir=run / "whole", **common
-        )
-        whole = np.asarray(Image.open(run / f"whole/{name}_instances.png"))
         own = [row for row in tiles if row["group"] == name.removeprefix("group")]
-        places = [(int(row["tile_row"]), int(row["tile_col"]), f"tiles/{row['id']}_instances.png") for row in own]
-        stitched = stitch([(row, column, np.asarray(Image.open(run / path))) for row, column, path in places])
+        paths = [run / f"tiles/{row['id']}_instances.png" for row in own]
+        if not all(path.exists() for path in paths):
+            segment(data, run, run / "tiles", overlays)
+        if not (run / f"whole/{name}_instances.png").exists():
+            segment(data / item["image"], run, run / "whole", overlays)
+        whole, *parts = (np.asarray(Image.open(path)) for path in (run / f"whole/{name}_instances.png", *paths))
+        numbers = [(int(row["tile_row"]), int(row["tile_col"])) for row in own]
+        stitched = stitch([(*place, part) for place, part in zip(numbers, parts, strict=True)])
         truth = np.asarray(Image.open(data / item["label"]))
         for how, labels in (("whole", whole), ("tile by tile", stitched)):
             values = " | ".join(f"{value:.3f}" for value in scores(labels, truth))
@@ -145,7 +153,9 @@ def main() -> None:
             if key not in done:
                 rows += train_and_score(data, output / "_".join(key), variant, seed, args)
                 write_scores(path, rows)
-    print(f"{path}\n\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)])}")
+    print(path)
+    for columns in TABLES:
+        print(f"\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)], columns)}")
     if args.mosaics:
         variant, seed = args.mosaics
         run = output / f"{variant}_{seed}_{args.max_epochs}"

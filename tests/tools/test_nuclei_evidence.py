@@ -1,12 +1,14 @@
-"""The table over seeds, and tiles put together, against values worked out by hand."""
+"""The table over seeds, and fields put together from tiles, against values worked out by hand."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 PATH = Path(__file__).resolve().parents[2] / "tools/nuclei_evidence.py"
 SPEC = importlib.util.spec_from_file_location("nuclei_evidence", PATH)
@@ -22,7 +24,7 @@ def row(variant: str, seed: int, images: str, value: float) -> dict[str, str]:
 def test_table_has_means_and_deviations_over_seeds():
     rows = [row("dice_loss", seed, "test", value) for seed, value in enumerate((0.5, 0.7, 0.9))]
     rows += [row("cosine", 0, "test_rgb", 0.25), row("cosine", 0, "test", 0.75)]
-    lines = evidence.table(rows).splitlines()[2:]
+    lines = evidence.table(rows, ["pixel_f1"]).splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     # mean 2.1 / 3 = 0.7, squares 0.04 + 0 + 0.04, over n - 1 = 2 the root of 0.04
     assert [line[:4] for line in cells] == [
@@ -48,3 +50,34 @@ def test_scores_worked_out_by_hand():
     prediction = np.array([[0, 7, 7, 7, 0, 0, 0]])
     # 3 shared pixels of 3 and 6; overlap 3 / 4, which is above 0.5 and not above 0.75
     assert evidence.scores(prediction, truth) == pytest.approx([2 * 3 / 9, 2 / 3, 0])
+
+
+def test_a_field_as_a_whole_and_tile_by_tile(tmp_path, monkeypatch):
+    """A network that finds every nucleus: tile by tile, the one across the tiles' border comes out as two."""
+    truth = np.zeros((6, 12), np.uint16)
+    truth[1:3, 1:4], truth[3:5, 4:7] = 1, 2  # 6 px, and 6 px of which 4 lie in the left tile
+    (tmp_path / "images").mkdir()
+    Image.fromarray(truth).save(tmp_path / "images/truth.png")
+    items = [{"image": "images/group7.png", "label": "images/truth.png"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"mosaics": items}))
+    (tmp_path / "split.csv").write_text("id,group,tile_row,tile_col\nb,7,0,1\nother,8,0,0\na,7,0,0\n")
+    found = {"group7": truth, "a": truth[:, :6], "b": truth[:, 6:]}
+    calls = []
+
+    def segment(images, run, output, overlays):
+        calls.append(output.name)
+        output.mkdir(exist_ok=True)
+        for name in ["group7"] if images.suffix else ["a", "b"]:
+            Image.fromarray(found[name]).save(output / f"{name}_instances.png")
+
+    monkeypatch.setattr(evidence, "segment", segment)
+    lines = evidence.mosaics(tmp_path, tmp_path, tmp_path, []).splitlines()[2:]
+    # above 0.5 two of three match two of two, 4 / 5; above 0.75 the overlap of 4 / 6 does not: one, 2 / 5
+    assert lines == [
+        "| group7 | whole | 1.000 | 1.000 | 1.000 | 2 of 2 |",
+        "| group7 | tile by tile | 1.000 | 0.800 | 0.400 | 3 of 2 |",
+    ]
+    assert evidence.mosaics(tmp_path, tmp_path, tmp_path, []).splitlines()[2:] == lines and calls == ["tiles", "whole"]
+    (tmp_path / "tiles/b_instances.png").unlink()  # as after a kill
+    evidence.mosaics(tmp_path, tmp_path, tmp_path, [])
+    assert calls == ["tiles", "whole", "tiles"]
