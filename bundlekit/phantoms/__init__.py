@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .dataset import Phantom, PhantomKind, write_dataset
 from .em import MEMBRANE_EM
+from .fundus import FUNDUS
 from .glands import GLAND_HISTOLOGY
 from .nuclei import NUCLEI_MICROSCOPY
 from .volumes import BRAIN_TUMOR, HIPPOCAMPUS, INFANT_BRAIN
@@ -20,6 +21,7 @@ KINDS: dict[str, PhantomKind] = {
     "infant_brain_mri_segmentation": INFANT_BRAIN,
     "membrane_em_segmentation": MEMBRANE_EM,
     "nuclei_microscopy_segmentation": NUCLEI_MICROSCOPY,
+    "optic_disc_fundus_segmentation": FUNDUS,
 }
 """The kind of phantom of each bundle, by the bundle's name."""
 

@@ -55,6 +55,7 @@ class PhantomKind:
             for each, whose name ends with that of the channel.
         size: edge length in px or voxels where none is asked for.
         affine: rows of the 4 x 4 matrix from voxel index to position in mm, for volumes.
+        entries: which of the known answers the entries of ``dataset.json`` have as well, such as "centre".
 
     Example:
         >>> def generate(rng, size):
@@ -71,6 +72,7 @@ class PhantomKind:
     ending: str
     size: int = 256
     affine: tuple[tuple[float, ...], ...] = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+    entries: tuple[str, ...] = ()
 
 
 def _write(kind: PhantomKind, array: np.ndarray, path: Path) -> None:
@@ -171,6 +173,7 @@ def write_dataset(
         _write_image(kind, phantom.image, [directory / path for path in ensure_tuple(item["image"])])
         _write(kind, phantom.label, directory / item["label"])
         truths.append({"image": item["image"], **phantom.truth})
+        item.update({name: phantom.truth[name] for name in kind.entries})
     _write_json({"name": name, "seed": seed, "size": size, "images": truths}, directory / "truth.json")
     header = {
         "name": name,
