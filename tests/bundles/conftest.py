@@ -1,8 +1,9 @@
 """Runs a test over every bundle, config or overlay that exists: a new bundle is covered by being there.
 
-A test asks for one of these arguments: ``bundle`` (a folder); ``config`` (train.json, inference.json or, where there is
-one, pretrain.json, plain and under each overlay that is for it); ``overlay`` (only those under an overlay); ``pair``
-(train.json and inference.json, plain and under each overlay that is for both). The fixture ``small`` tells how a run of the test's bundle ends in seconds.
+A test asks for one of these arguments: ``bundle`` (a folder); ``config`` (train.json, inference.json and pretrain.json,
+which few bundles have, plain and under each overlay that is for it); ``overlay`` (only those under an overlay);
+``pair`` (train.json and inference.json, plain and under each overlay that is for both). The fixture ``small`` tells how
+a run of the test's bundle ends in seconds.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ BASES = {
     "engine": ("train", "inference"),
     "amp": ("train", "inference", "pretrain"),
 }
-"""The configs that an overlay goes over where the bundle has them, by its name or by what stands before the name's first
-underscore."""
+"""The configs that an overlay goes over, if the bundle has them, by its name or what stands before its first underscore."""
 
 
 @dataclass(frozen=True)
