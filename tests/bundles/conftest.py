@@ -30,7 +30,7 @@ BASES = {
     "engine": ("train", "inference"),
     "amp": ("train", "inference", "pretrain"),
 }
-"""The configs that an overlay goes over, where they exist, by its name or by what stands before its first underscore."""
+"""The configs that an overlay goes over, where they exist, by its name or what stands before its first underscore."""
 
 
 @dataclass(frozen=True)
