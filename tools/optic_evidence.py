@@ -159,9 +159,8 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
         means = [[values[np.array(folds) == fold].mean() for fold in sorted(set(folds))] for values in dice.values()]
         own = [row for row in rows if row["arm"] in ARMS and row["share"] == str(share)]
         masks, steps = (" to ".join(sorted({row[name] for row in own}, key=int)) for name in ("masks", "steps"))
-        p_images, p_folds = (
-            float(ttest_rel(*pair).pvalue) if len(pair[0]) > 1 else float("nan") for pair in (dice.values(), means)
-        )
+        pairs = (list(dice.values()), means)
+        p_images, p_folds = (float(ttest_rel(*p).pvalue) if len(p[0]) > 1 else float("nan") for p in pairs)
         effect = float(difference.mean() / difference.std(ddof=1))
         found.append(Comparison(share, masks, steps, dice, p_images, effect, p_folds))
     return found

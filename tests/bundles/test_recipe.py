@@ -43,7 +43,13 @@ def check(found: dict[str, Any], least_dice: float) -> None:
 
 def test_on_phantoms(tmp_path):
     make_dataset("hippocampus_mri_segmentation", tmp_path, training=8, validation=0, test=4, size=32)
-    settings = {"SIZE": (24, 32, 24), "CHANNELS": (4, 8, 16), "LOCALIZER_EPOCHS": 25, "UNET_EPOCHS": 30, "BATCH_SIZE": 2}
+    settings = {
+        "SIZE": (24, 32, 24),
+        "CHANNELS": (4, 8, 16),
+        "LOCALIZER_EPOCHS": 25,
+        "UNET_EPOCHS": 30,
+        "BATCH_SIZE": 2,
+    }
     check(follow(DATA=tmp_path / "dataset.json", **settings), least_dice=0.7)
 
 
