@@ -133,15 +133,23 @@ class RunChecks:
         self._left_out: list[str] = []
         self._notes: list[str] = []
 
-    def section(self, dataset_dir: str | os.PathLike, name: str) -> list[dict[str, Any]]:
-        """The usable ``{"image": path, "label": path}`` of the list ``name`` in ``dataset_dir/dataset.json``.
+    def section(
+        self,
+        dataset_dir: str | os.PathLike,
+        name: str,
+        keys: Sequence[str] = ("image", "label"),
+        optional: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """The usable entries, ``{"image": path, "label": path}``, of the list ``name`` in ``dataset_dir/dataset.json``.
 
         Args:
             dataset_dir: folder with images/, labels/ and dataset.json.
             name: "training", "validation" or "test".
+            keys: what each entry must have: "image", and "label" or "centre", a position in the image.
+            optional: what it may have besides.
         """
         source = f"{Path(str(dataset_dir), 'dataset.json')}, list {name!r}"
-        return self._usable(lambda: read_section(dataset_dir, name), ("image", "label"), source)
+        return self._usable(lambda: read_section(dataset_dir, name, (*keys, *optional)), keys, source, optional)
 
     def images(self, dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
         """The usable ``{"image": path}`` of one file, a folder of images, or a folder with a dataset.json.
@@ -165,6 +173,7 @@ class RunChecks:
         max_epochs: int | None = None,
         positive: Mapping[str, Any] | None = None,
         phantom_sha256: str | None = None,
+        pretrained_path: str | os.PathLike | None = None,
     ) -> None:
         """Name the files left out; end the process, with all reasons at once, where the run cannot work.
 
@@ -180,6 +189,7 @@ class RunChecks:
             positive: further options by name that must be numbers above 0.
             phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
                 them is told so.
+            pretrained_path: weights that a part of the network starts from and that must be there; None for none.
 
         Raises:
             SystemExit: with code 1, after the reasons were printed on stderr.
@@ -190,6 +200,7 @@ class RunChecks:
             (output_dir, lambda path: _check_output_dir(str(path), data)),
             (save_path, lambda path: _check_save_path(str(path))),
             (ckpt_path, lambda path: check_weights(str(path), network)),
+            (pretrained_path, lambda path: check_weights(str(path))),
             (resume_path, lambda path: require_file(str(path), resume_remedy)),
             (device, _check_device),
             (max_epochs, _check_max_epochs),
@@ -216,7 +227,7 @@ class RunChecks:
             raise SystemExit(1)
 
     def _usable(
-        self, find: Callable[[], list[dict[str, Any]]], keys: Sequence[str], source: str
+        self, find: Callable[[], list[dict[str, Any]]], keys: Sequence[str], source: str, optional: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         try:
             items = find()
@@ -225,7 +236,7 @@ class RunChecks:
             return []
         kept = []
         for item in tqdm(items, desc=f"checking {source}", unit="item", disable=len(items) <= _LONG_LIST):
-            problems = self._problems(item, keys)
+            problems = self._problems(item, [*keys, *(key for key in optional if key in item)])
             notes = [problem for problem in problems if isinstance(problem, InputNote)]
             self._record(self._notes, notes)
             self._record(self._left_out, [problem for problem in problems if problem not in notes])

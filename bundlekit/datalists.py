@@ -47,14 +47,17 @@ def _fault(content: dict[str, Any], name: str) -> str | None:
     return f"its list {name!r} holds entries that are no objects"
 
 
-def read_section(dataset_dir: str | os.PathLike, name: str) -> list[dict[str, Any]]:
+def read_section(
+    dataset_dir: str | os.PathLike, name: str, keys: Sequence[str] = ("image", "label")
+) -> list[dict[str, Any]]:
     """The entries of the list ``name`` of ``dataset_dir/dataset.json`` with their paths resolved.
 
-    Only the keys "image" and "label" are kept; whether the files exist is not looked at.
+    Only ``keys`` are kept; whether the files exist is not looked at.
 
     Args:
         dataset_dir: folder in the layout of the Medical Segmentation Decathlon.
         name: "training", "validation" or "test".
+        keys: what to keep of an entry.
 
     Raises:
         InputError: where the folder, the file or the list is missing, empty or malformed.
@@ -76,7 +79,7 @@ def read_section(dataset_dir: str | os.PathLike, name: str) -> list[dict[str, An
     if fault:
         raise InputError(path, fault, f'a list {name!r} of {{"image": path, "label": path}}', _PREPARE)
     items = load_decathlon_datalist(path, is_segmentation=True, data_list_key=name)
-    return [{key: item[key] for key in ("image", "label") if key in item} for item in items]
+    return [{key: item[key] for key in keys if key in item} for item in items]
 
 
 def find_images(dataset_dir: str | os.PathLike, modalities: Sequence[str] = ()) -> list[dict[str, Any]]:

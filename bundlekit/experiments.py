@@ -54,13 +54,14 @@ def _words(overrides: dict[str, Any]) -> list[str]:
     return [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
 
 
-def train(bundle: Path, overlays: Sequence[str], run: Path, **overrides: Any) -> None:
+def train(bundle: Path, overlays: Sequence[str], run: Path, base: str = "train", **overrides: Any) -> None:
     """Train to ``run/model.pt``; goes on where it was stopped, and does nothing once it is finished.
 
     Args:
         bundle: its folder.
-        overlays: names of those over train.json.
+        overlays: names of those over the base.
         run: folder of the run.
+        base: name of the complete config, as "pretrain" where the bundle has one.
         overrides: as those of :func:`run_bundle`.
 
     Raises:
@@ -70,7 +71,7 @@ def train(bundle: Path, overlays: Sequence[str], run: Path, **overrides: Any) ->
     if not finished.exists():
         places = {"output_dir": run, "ckpt_path": run / "model.pt"}
         resume = str((run / "state.pt").exists()).lower()
-        run_bundle(bundle, ["train", *overlays], **places, resume=resume, **overrides)
+        run_bundle(bundle, [base, *overlays], **places, resume=resume, **overrides)
         finished.touch()
 
 

@@ -13,6 +13,7 @@ from monai.utils import ensure_tuple
 from .dicom import check_series, is_series
 from .files import InputError, InputNote, require_file
 from .grids import Grid, check_affine, check_header, check_resampled, check_same_grid
+from .points import check_inside
 
 __all__ = ["LOAD", "check_image", "check_item", "check_label"]
 
@@ -190,8 +191,8 @@ def check_item(
     """All that is wrong with one entry of a data list; nothing but notes where it can be used.
 
     Args:
-        item: ``{"image": path or paths, "label": path}``.
-        keys: ("image", "label"), or ("image",) where no label is needed.
+        item: ``{"image": path or paths, "label": path, "centre": position}``.
+        keys: "image" first, then what else has to be there and right.
         spatial_dims: as for :func:`check_image`.
         channels: as for :func:`check_image`.
         label_values: as for :func:`check_label`.
@@ -214,6 +215,9 @@ file
 
     for key in keys:
         value: Any = item.get(key)
+        if key == "centre":
+            errors += check_inside(item, value, grids.get("image"))
+            continue
         paths = value if key == "image" and isinstance(value, list) and value else [value]
         try:
             if not all(isinstance(path, str) for path in paths):
@@ -230,7 +234,7 @@ file
                 errors.append(InputNote(value, "holds background alone", "a label somewhere", remedy))
         except InputError as error:
             errors.append(error)
-    if len(grids) > 1:
+    if grids.keys() >= {"image", "label"}:
         image = ensure_tuple(item["image"])[0]
         try:
             remedy = "pair it with its own image"

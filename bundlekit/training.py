@@ -112,9 +112,10 @@ class TrainingState:
         ckpt_path: file of the best weights; the last epoch's where there is no validation.
         network: the network that is trained; may be wrapped for distributed training.
         objects: what else has a state to keep, e.g. ``{"optimizer": ..., "lr_scheduler": ...}``.
-        evaluator: the validation engine; its ``state.key_metric_name`` says what is best (larger is better).
+        evaluator: the validation engine; its ``state.key_metric_name`` says what is best.
         resume: continue from ``state_path``.
         settings: what a resumed run must have in common with the stopped one, by name, e.g. ``{"max_epochs": 300}``.
+        key_metric_negative_sign: whether smaller is better, as of a distance; otherwise larger is.
 
     Raises:
         SystemExit: when ``resume`` is set and ``state_path`` is missing, does not fit or had other settings.
@@ -129,6 +130,7 @@ class TrainingState:
         evaluator: SupervisedEvaluator | None = None,
         resume: bool = False,
         settings: Mapping[str, int] | None = None,
+        key_metric_negative_sign: bool = False,
     ) -> None:
         self.state_path = Path(state_path)
         self.ckpt_path = Path(ckpt_path)
@@ -137,6 +139,7 @@ class TrainingState:
         self.evaluator = evaluator
         self.resume = resume
         self.settings = dict(settings or {})
+        self.sign = -1 if key_metric_negative_sign else 1
         self.best: float | None = None
         self.history: dict[str, Any] = {"loss": [], "lr": [], "terms": {}, "metrics": {}}
         self._losses: list[float] = []
@@ -191,7 +194,7 @@ class TrainingState:
 
     def _validation_done(self, evaluator: SupervisedEvaluator) -> None:
         self._scores = {name: float(value) for name, value in evaluator.state.metrics.items()}
-        self._key_score = self._scores[evaluator.state.key_metric_name]
+        self._key_score = self.sign * self._scores[evaluator.state.key_metric_name]
 
     def _keep_history(self, engine: SupervisedTrainer) -> None:
         epoch = engine.state.epoch

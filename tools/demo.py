@@ -2,7 +2,8 @@
 
     python tools/demo.py membrane_em_segmentation
 
-Writes runs/demo/<bundle>/: data/ (phantoms), model.pt, metrics.json, history.png and overlays/*.png.
+Writes runs/demo/<bundle>/: data/ (phantoms), model.pt, metrics.json, history.png and overlays/*.png. A bundle with a
+pretrain.json is pre-trained first, and trained from what that gives.
 """
 
 from __future__ import annotations
@@ -51,10 +52,17 @@ def main() -> None:
     places = ["--dataset_dir", str(relative / "data"), "--ckpt_path", str(relative / "model.pt")]
     run = ["-m", "monai.bundle", "run"]
     call(ROOT, "-m", "bundlekit.phantoms", args.bundle, os.path.relpath(runs / "data", ROOT))
-    for configs, output in (("train fit_demo", "."), ("train evaluate fit_demo", "."), ("inference", "predictions")):
+    steps = [("train fit_demo", "."), ("train evaluate fit_demo", "."), ("inference", "predictions")]
+    pretrained = []
+    if (bundle / "configs/pretrain.json").exists():
+        pretrained = ["--pretrained_path", str(relative / "pretrained.pt")]
+        first = ["--dataset_dir", str(relative / "data"), "--ckpt_path", pretrained[1]]
+        files = ["configs/pretrain.json", "configs/fit_demo.json"]
+        call(bundle, *run, "--config_file", str(files), *first, "--output_dir", str(relative / "pretraining"))
+    for configs, output in steps:
         files = [f"configs/{name}.json" for name in configs.split()]
         config_file = str(files) if len(files) > 1 else files[0]
-        options = shared_overrides(bundle) if configs == "inference" else []
+        options = {"inference": shared_overrides(bundle), "train fit_demo": pretrained}.get(configs, [])
         call(bundle, *run, "--config_file", config_file, *places, "--output_dir", str(relative / output), *options)
 
     pictures = overlays.save_overlays(runs / "data", "test", runs / "predictions", runs / "overlays")

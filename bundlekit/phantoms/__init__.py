@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .dataset import Phantom, PhantomKind, write_dataset
 from .em import MEMBRANE_EM
+from .fundus import FUNDUS
 from .glands import GLAND_HISTOLOGY
 from .nuclei import NUCLEI_MICROSCOPY
 from .thorax import LUNG_CT
@@ -22,6 +23,7 @@ KINDS: dict[str, PhantomKind] = {
     "lung_ct_segmentation": LUNG_CT,
     "membrane_em_segmentation": MEMBRANE_EM,
     "nuclei_microscopy_segmentation": NUCLEI_MICROSCOPY,
+    "optic_disc_fundus_segmentation": FUNDUS,
 }
 """The kind of phantom of each bundle, by the bundle's name."""
 

@@ -57,6 +57,7 @@ class PhantomKind:
             for each, whose name ends with that of the channel.
         size: edge length in px or voxels where none is asked for.
         affine: rows of the 4 x 4 matrix from voxel index to position in mm, for volumes that bring none of their own.
+        entries: which of the known answers the entries of ``dataset.json`` have as well, such as "centre".
 
     Example:
         >>> def generate(rng, size):
@@ -73,6 +74,7 @@ class PhantomKind:
     ending: str
     size: int = 256
     affine: tuple[tuple[float, ...], ...] = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+    entries: tuple[str, ...] = ()
 
 
 def _write(array: np.ndarray, affine: np.ndarray, path: Path) -> None:
@@ -173,6 +175,7 @@ def write_dataset(
         images = [directory / path for path in ensure_tuple(item["image"])]
         _write_phantom(kind, phantom, images, directory / item["label"])
         truths.append({"image": item["image"], **phantom.truth})
+        item.update({name: phantom.truth[name] for name in kind.entries})
     _write_json({"name": name, "seed": seed, "size": size, "images": truths}, directory / "truth.json")
     header = {
         "name": name,

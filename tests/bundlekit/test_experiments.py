@@ -42,6 +42,13 @@ def test_a_training_that_was_stopped_goes_on_and_a_finished_one_is_left(bundle):
     assert (run / "log").read_text().splitlines() == [f"false 0 {run}/model.pt", f"true 7 {run}/model.pt"]
 
 
+def test_another_complete_config_is_trained(bundle):
+    config = json.loads((bundle / "configs/train.json").read_text())
+    (bundle / "configs/pretrain.json").write_text(json.dumps({**config, "line": "$'first ' + str(@seed)"}))
+    train(bundle, [], bundle / "run", base="pretrain", seed=4)
+    assert (bundle / "run/log").read_text() == "first 4\n"
+
+
 def test_overlays_go_over_the_config(bundle, capfd):
     run_bundle(bundle, ["train", "data_other"], output_dir=bundle, seed=3)
     assert (bundle / "log").read_text() == "other 3\n"

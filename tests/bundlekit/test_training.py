@@ -18,7 +18,7 @@ from torch import nn
 from bundlekit.training import EpochSeed, TrainingState, autocast_on_cpu, write_atomically
 
 
-def build(folder, max_epochs, resume=False, seed=5, validation=True, val_interval=1):
+def build(folder, max_epochs, resume=False, seed=5, validation=True, val_interval=1, **options):
     """A small regression with everything random: initial weights, order, augmentation, dropout."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 1))
@@ -43,6 +43,7 @@ def build(folder, max_epochs, resume=False, seed=5, validation=True, val_interva
         evaluator if validation else None,
         resume,
         {"seed": seed, "max_epochs": max_epochs},
+        **options,
     )
     handlers = [EpochSeed(seed, dataset), LrScheduleHandler(scheduler, print_lr=False), state]
     if validation:
@@ -228,3 +229,12 @@ def test_autocast_that_is_off_changes_nothing():
     off = autocast_on_cpu(nn.Linear(64, 64), torch.device("cpu"), enabled=False)
     off.load_state_dict(exact.state_dict())
     assert torch.equal(off(x), exact(x))
+
+
+def test_smaller_is_better_of_a_distance(tmp_path):
+    """Of a metric that rises during training, the weights of the epoch where it was lowest are kept."""
+    build(tmp_path, 4, key_metric_negative_sign=True).run()
+    scores = dict(read(tmp_path)["history"]["metrics"]["closeness"])
+    assert min(scores, key=scores.get) == 1
+    build(tmp_path / "first", 1).run()
+    assert_same(torch.load(tmp_path / "model.pt", weights_only=True), torch.load(tmp_path / "first/model.pt"))

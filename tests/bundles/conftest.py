@@ -1,8 +1,9 @@
 """Runs a test over every bundle, config or overlay that exists: a new bundle is covered by being there.
 
-A test asks for one of these arguments: ``bundle`` (a folder); ``config`` (train.json or inference.json, plain and under
-each overlay that is for it); ``overlay`` (only those under an overlay); ``pair`` (train.json and inference.json, plain
-and under each overlay that is for both). The fixture ``small`` tells how a run of the test's bundle ends in seconds.
+A test asks for one of these arguments: ``bundle`` (a folder); ``config`` (train.json, inference.json and pretrain.json,
+which few bundles have, plain and under each overlay that is for it); ``overlay`` (only those under an overlay);
+``pair`` (train.json and inference.json, plain and under each overlay that is for both). The fixture ``small`` tells how
+a run of the test's bundle ends in seconds.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ import pytest
 from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).resolve().parents[2]
-STANDALONE = ("metadata", "train", "inference")
+STANDALONE = ("train", "inference", "pretrain")
 BASES = {
     "evaluate": ("train",),
+    "evaluate_pretrain": ("pretrain",),
     "multi_gpu_train": ("train",),
     "fit": ("train",),
+    "fit_demo": ("train", "pretrain"),
     "data": ("train",),
     "loss": ("train",),
     "net": ("train", "inference"),
     "engine": ("train", "inference"),
-    "amp": ("train", "inference"),
+    "amp": ("train", "inference", "pretrain"),
 }
-"""The configs that an overlay goes over, by its name or by what stands before the name's first underscore."""
+"""The configs that an overlay goes over, where they exist, by its name or what stands before its first underscore."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,15 @@ def bases_of(overlay: Path) -> tuple[str, ...]:
     kind = overlay.stem if overlay.stem in BASES else overlay.stem.split("_")[0]
     if kind not in BASES:
         raise pytest.UsageError(f"{overlay}: unknown kind of overlay, expected one of {list(BASES)}: rename the file")
-    return BASES[kind]
+    return tuple(base for base in BASES[kind] if overlay.with_name(f"{base}.json").exists())
 
 
 def find_overlays(bundle: Path) -> list[Path]:
-    return sorted(path for path in bundle.glob("configs/*.json") if path.stem not in STANDALONE)
+    return sorted(path for path in bundle.glob("configs/*.json") if path.stem not in {"metadata", *STANDALONE})
+
+
+def find_standalone(bundle: Path) -> list[str]:
+    return [base for base in STANDALONE if (bundle / f"configs/{base}.json").exists()]
 
 
 BUNDLES = sorted(folder.parent for folder in ROOT.glob("bundles/*/configs"))
@@ -82,7 +89,7 @@ FILES = [(bundle, overlay) for bundle in BUNDLES for overlay in [None, *find_ove
 CONFIGS = [
     Config(bundle, base, overlay)
     for bundle, overlay in FILES
-    for base in (bases_of(overlay) if overlay else ("train", "inference"))
+    for base in (bases_of(overlay) if overlay else find_standalone(bundle))
 ]
 ARGUMENTS = {
     "bundle": {bundle.name: bundle for bundle in BUNDLES},

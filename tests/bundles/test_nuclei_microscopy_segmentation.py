@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import itk
 import numpy as np
 import pytest
 import tifffile
@@ -18,6 +19,8 @@ from monai.utils import set_determinism
 from PIL import Image
 from skimage.draw import disk
 
+from bundlekit.phantoms.nuclei import nuclei_microscopy
+from unet_ode.inferers import OverlapTileInferer
 from unet_ode.metrics import match_counts
 from unet_ode.nets import VGGUNet
 
@@ -60,25 +63,59 @@ def threshold_weights() -> dict[str, torch.Tensor]:
 def images(folder: Path) -> list[str]:
     """The same discs in every kind of file; their names say what they are."""
     inside = discs() > 0
-    light, dark = np.where(inside, 200, 40), np.where(inside, 60, 230)
-    stained = np.stack([np.where(inside, 90, 230), np.where(inside, 60, 200), np.where(inside, 140, 220)], -1)
-    for name, array in (("grey_light", light), ("grey_dark", dark), ("rgb_dark", stained)):
-        Image.fromarray(array.astype(np.uint8)).save(folder / f"{name}.png")
-    Image.fromarray(light.astype(np.uint8)).save(folder / "jpeg_light.jpg", quality=95)
-    Image.fromarray(stained.astype(np.uint8)).save(folder / "jpeg_rgb.jpeg", quality=95, subsampling=0)
-    Image.fromarray((light * 150).astype(np.uint16)).save(folder / "png16_light.png")
-    tifffile.imwrite(folder / "tiff16_dark.tif", (dark * 200).astype(np.uint16))
-    tifffile.imwrite(folder / "tiff8_rgb.tiff", stained.astype(np.uint8), photometric="rgb")
+    light, dark = (np.where(inside, *values).astype(np.uint8) for values in ((200, 40), (60, 230)))
+    stained = np.stack([np.where(inside, *v) for v in ((90, 230), (60, 200), (140, 220))], -1).astype(np.uint8)
+    alpha = np.arange(light.size, dtype=np.uint8).reshape(SHAPE)
+    pictures = {
+        "grey_light.png": light,
+        "grey_dark.png": dark,
+        "rgb_dark.png": stained,
+        "rgb_light.png": 255 - stained,
+        "grey_alpha.png": np.dstack([dark, alpha]),
+        "rgba.png": np.dstack([stained, alpha]),
+        "png16_light.png": light.astype(np.uint16) * 150,
+        "bit.png": inside,
+        "grey.bmp": light,
+    }
+    for name, array in pictures.items():
+        Image.fromarray(array).save(folder / name)
+    Image.fromarray(light).save(folder / "jpeg_light.jpg", quality=95)
+    Image.fromarray(stained).save(folder / "jpeg_rgb.jpeg", quality=95, subsampling=0)
+    Image.fromarray(stained).save(folder / "tiff_lzw.tif", compression="tiff_lzw")
+    Image.fromarray(stained).save(folder / "tiff_jpeg.tif", compression="jpeg", quality=98)
+    deep = stained.astype(np.uint16) * 15  # 12 bits of 16
+    tifffile.imwrite(folder / "tiff16_dark.tif", dark.astype(np.uint16) * 200)
+    tifffile.imwrite(folder / "tiff8_rgb.tiff", stained, photometric="rgb")
+    tifffile.imwrite(folder / "tiff16_rgb.tif", deep, photometric="rgb", bigtiff=True)
+    tifffile.imwrite(folder / "tiff16_tiles.tif", deep, photometric="rgb", tile=(32, 32), compression="zlib")
+    itk.imwrite(itk.image_view_from_array(deep, is_vector=True), str(folder / "png16_rgb.png"))
     return sorted(path.stem for path in folder.iterdir())
 
 
-def run(configs: str, **overrides: object) -> str:
+def pictures_to_refuse(folder: Path) -> dict[str, str]:
+    """What is said of each of them."""
+    image = Image.fromarray((discs() > 0).astype(np.uint8) * 200).convert("RGB")
+    turned = Image.Exif()
+    turned[274] = 6
+    image.save(folder / "turned.jpg", exif=turned)
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    image.convert("P").save(folder / "palette.png")
+    tifffile.imwrite(folder / "pages.tif", np.zeros((2, *SHAPE), np.uint8), photometric="minisblack")
+    return {
+        "cmyk.jpg": "number of channels is 4 (CMYK); expected 1 or 3; ",
+        "pages.tif": f"holds several images (2 x {SHAPE[0]} x {SHAPE[1]}); expected one; ",
+        "palette.png": "is a palette image: its pixels are indices of colours; expected intensities; ",
+        "turned.jpg": "says that it is to be shown turned or mirrored (orientation 6)",
+    }
+
+
+def run(configs: str, status: int = 0, **overrides: object) -> str:
     """`python -m monai.bundle run` in the bundle's folder; what it said on stderr."""
     files = [f"configs/{name}.json" for name in configs.split()]
     options = [f"--{key}={value}" for key, value in {"config_file": files, "device": "cpu", **overrides}.items()]
     command = [sys.executable, "-m", "monai.bundle", "run", *options]
     result = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    assert result.returncode == status, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stderr
 
 
@@ -96,11 +133,14 @@ def read(path: Path) -> np.ndarray:
 def test_every_kind_of_file_and_polarity_gives_the_same_mask_and_instances(tmp_path):
     (tmp_path / "in").mkdir()
     names = images(tmp_path / "in")
-    assert len(names) == 8
+    assert len(names) == 18
+    refused = pictures_to_refuse(tmp_path / "in")
     torch.save(threshold_weights(), tmp_path / "model.pt")
     places = {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "ckpt_path": tmp_path / "model.pt"}
-    errors = run("inference", **places, instances="true", save_prob="true")
-    assert "trained on phantoms" not in errors
+    errors = run("inference", status=1, **places, instances="true", save_prob="true")
+    assert "trained on phantoms" not in errors and "Traceback" not in errors
+    for line, (name, reason) in zip(errors.strip().splitlines()[-len(refused) :], refused.items(), strict=True):
+        assert line.startswith(f"left out: {tmp_path / 'in' / name}: {reason}")
     ids = discs()
     assert len(list((tmp_path / "out").iterdir())) == 3 * len(names)
     for name in names:
@@ -262,3 +302,22 @@ def test_report_s_tiles_are_the_inner_128_of_256_reflected_at_the_border():
         parts = [network(padded[..., top : top + 256, left : left + 256])[..., 64:192, 64:192] for left in (0, 128)]
         rows.append(torch.cat(parts, dim=3))
     torch.testing.assert_close(tiles(image, network), torch.cat(rows, dim=2), rtol=0, atol=1e-4)  # other batches
+
+
+@torch.no_grad()
+def test_tiles_shifted_by_half_leave_the_shipped_network_s_mask_as_it_is(tmp_path):
+    """Columns 384 to 640: the whole image has a seam in their middle, the right part of it has none."""
+    Image.fromarray(nuclei_microscopy(np.random.default_rng(1), 768).image[:256]).save(tmp_path / "a.png")
+    parser = parse("inference")
+    tiles, network = parser.get_parsed_content("tiles"), parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(BUNDLE / "models/model.pt", weights_only=True))
+    image = parser.get_parsed_content("preprocessing")({"image": str(tmp_path / "a.png")})["image"].as_tensor()[None]
+    image = image.transpose(2, 3)  # rows first
+    assert (tiles.tile_size, image.shape[3]) == (512, 768)
+
+    def same(inferer: OverlapTileInferer) -> float:
+        whole, right = inferer(image, network)[..., 384:640] > 0, inferer(image[..., 256:], network)[..., 128:384] > 0
+        assert 0.05 < whole.float().mean() < 0.95
+        return float((whole == right).float().mean())
+
+    assert same(tiles) >= 0.999 > same(OverlapTileInferer(512, margin=0, divisor=32))

@@ -1,6 +1,7 @@
-"""What an evaluator can tell about U-Node on the way: evaluations of each block, and what an output pixel looks at."""
+"""What engines can do besides on the way: reports about U-Node, and an encoder that is unfrozen."""
 
 from .receptive_field_picture import ReceptiveFieldPicture
 from .solver_report import SolverReport
+from .unfreeze_encoder import UnfreezeEncoder
 
-__all__ = ["ReceptiveFieldPicture", "SolverReport"]
+__all__ = ["ReceptiveFieldPicture", "SolverReport", "UnfreezeEncoder"]

@@ -2,6 +2,7 @@
 
 from .boundaries import grow_cells, label_cells, pixel_error, pixel_f_error, rand_error, rand_info_scores
 from .boundary_metrics import BoundaryMetrics
+from .centre_distance import CentreDistance
 from .label_scores import SplitMergeScores, info_scores, rand_scores
 from .matches import THRESHOLDS, ObjectMatches, match_counts
 from .object_metrics import ObjectMetrics
@@ -11,6 +12,7 @@ from .warping import warp_truth, warping_error
 __all__ = [
     "THRESHOLDS",
     "BoundaryMetrics",
+    "CentreDistance",
     "ObjectMatches",
     "ObjectMetrics",
     "ObjectStatistics",

@@ -1,5 +1,6 @@
 """Networks, one per file."""
 
+from .localizer import Encoder, Localizer, LocalizerUNet, load_localizer, transfer
 from .pixel_classifier import PixelClassifier
 from .reference import from_reference_state_dict
 from .unet import UNet
@@ -9,6 +10,9 @@ from .vgg_unet import VGGUNet, load_encoder
 
 __all__ = [
     "PAPER_SOLVER",
+    "Encoder",
+    "Localizer",
+    "LocalizerUNet",
     "PixelClassifier",
     "UNet",
     "UNode",
@@ -16,4 +20,6 @@ __all__ = [
     "VGGUNet",
     "from_reference_state_dict",
     "load_encoder",
+    "load_localizer",
+    "transfer",
 ]

@@ -12,7 +12,7 @@ from torch import nn
 __all__ = ["UNet"]
 
 
-def _double_conv(spatial_dims, in_channels, out_channels, padding, norm, act, dropout) -> nn.Sequential:
+def double_conv(spatial_dims, in_channels, out_channels, padding, norm, act, dropout) -> nn.Sequential:
     block = nn.Sequential()
     for i in range(2):
         block.add_module(
@@ -93,9 +93,7 @@ class UNet(nn.Module):
         pad = 1 if self.same else 0
         widths = [in_channels, *channels]
         self.down = nn.ModuleList(
-            _double_conv(
-                spatial_dims, widths[i], widths[i + 1], pad, norm, act, dropout if i >= self.depth - 1 else 0.0
-            )
+            double_conv(spatial_dims, widths[i], widths[i + 1], pad, norm, act, dropout if i >= self.depth - 1 else 0.0)
             for i in range(self.depth + 1)
         )
         self.pool = Pool[Pool.MAX, spatial_dims](2)
@@ -104,7 +102,7 @@ class UNet(nn.Module):
             for i in reversed(range(self.depth))
         )
         self.merge = nn.ModuleList(
-            _double_conv(spatial_dims, 2 * channels[i], channels[i], pad, norm, act, 0.0)
+            double_conv(spatial_dims, 2 * channels[i], channels[i], pad, norm, act, 0.0)
             for i in reversed(range(self.depth))
         )
         self.head = Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 1)

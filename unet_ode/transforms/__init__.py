@@ -1,7 +1,9 @@
-"""Targets, weight maps, windows, colours, polarity and alignment, as MONAI transforms on arrays and dictionaries."""
+"""Targets, weight maps, windows, colours, contrast, alignment and centres, as MONAI transforms on arrays and items."""
 
 from .alignment import SubpixelShift, SubpixelShiftd
+from .centres import CentreOfMassd, EquivalentDiameterd
 from .colour import RandColourJitter, RandColourJitterd
+from .photographs import EvenContrast, EvenContrastd, ToGrey, ToGreyd
 from .polarity import LightObjects, LightObjectsd
 from .targets import ErodedTargets, ErodedTargetsd
 from .weight_maps import BalancedSampling, BalancedSamplingd, BorderWeightMap, BorderWeightMapd
@@ -12,8 +14,12 @@ __all__ = [
     "BalancedSamplingd",
     "BorderWeightMap",
     "BorderWeightMapd",
+    "CentreOfMassd",
+    "EquivalentDiameterd",
     "ErodedTargets",
     "ErodedTargetsd",
+    "EvenContrast",
+    "EvenContrastd",
     "Foveate",
     "Foveated",
     "LightObjects",
@@ -24,4 +30,6 @@ __all__ = [
     "RandColourJitterd",
     "SubpixelShift",
     "SubpixelShiftd",
+    "ToGrey",
+    "ToGreyd",
 ]
