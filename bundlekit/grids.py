@@ -156,7 +156,9 @@ def check_resampled(path: str | os.PathLike, grid: Grid, spacing_mm: float) -> N
     """
     size = np.ceil(np.array(grid.shape) * grid.spacing_mm / spacing_mm)
     if size.prod() > max(_MOST_RESAMPLED**3, np.prod(grid.shape, dtype=float)):
-        found = f"its voxels of {_shown(grid.spacing_mm)} mm become {_shown(size.tolist())} of {spacing_mm:g} mm"
+        found = (
+            f"its voxels of {_shown(grid.spacing_mm.tolist())} mm become {_shown(size.tolist())} of {spacing_mm:g} mm"
+        )
         most = _shown([_MOST_RESAMPLED] * 3)
         raise InputError(
             path, found, f"{most} at most", "correct the size of its voxels, or pass a larger --spacing_mm"

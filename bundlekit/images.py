@@ -208,7 +208,7 @@ def check_item(
 file
     """
     errors: list[InputError] = []
-    grids = {}
+    grids: dict[str, Grid] = {}
 
     def note(path: str, values: np.ndarray) -> None:
         errors.extend(filter(None, [examine(path, values)]))
