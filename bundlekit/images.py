@@ -173,7 +173,7 @@ def check_item(
 file
     """
     errors: list[InputError] = []
-    grids = {}
+    grids: dict[str, Grid] = {}
     for key in keys:
         value: Any = item.get(key)
         if key == "centre":
