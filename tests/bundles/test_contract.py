@@ -130,7 +130,7 @@ def test_inference_sees_what_validation_saw(pair, tmp_path):
     name = pair[0].bundle.name
     make_dataset(name, tmp_path, training=0, validation=1, test=0, size=PHANTOM_SIZE_PX)
     (item,) = json.loads((tmp_path / "dataset.json").read_text())["validation"]
-    item = {key: [str(tmp_path / path) for path in ensure_tuple(paths)] for key, paths in item.items()}
+    item = {key: [str(tmp_path / path) for path in ensure_tuple(item[key])] for key in ("image", "label")}
     validated = pair[0].parser().get_parsed_content("validate::preprocessing")(dict(item))["image"]
     inferred = pair[1].parser().get_parsed_content("preprocessing")({"image": item["image"]})["image"]
     # float32 of normalised intensities: the order of two scalings may cost some 1e-6
