@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
@@ -14,6 +16,8 @@ from skimage.segmentation import watershed
 from .transforms.mapped import Mapped
 
 __all__ = ["SeparateObjects", "SeparateObjectsd", "SplitObjects", "SplitObjectsd"]
+
+_WINDOW_PX, _MARGIN_PX = 1024, 128  # the margin has to hold what of an object may lie outside the window of its centre
 
 
 def _without_small(labels: np.ndarray, min_px: int) -> np.ndarray:
@@ -125,8 +129,9 @@ class SplitObjects(Transform):
     Each piece of p > ``threshold`` (neighbours share a side) has its holes filled. D is the distance of its pixels to
     what is outside, smoothed. Each maximum of D that stands at least ``depth_px`` above the saddle to a higher one is
     the seed of an object, and the watershed of -D gives each seed its share of the piece. A disc has one maximum; two
-    discs that overlap have two, and are cut at the neck between them. The pieces are worked through one by one, so that
-    little memory is needed besides the map and the labels.
+    discs that overlap have two, and are cut at the neck between them. The pieces are worked through one by one, those
+    of more than 1280 px a side in windows of 1024 px and 128 px around, of which each gives the objects whose centre it
+    holds, so that little memory is needed besides the map and the labels.
 
     Args:
         threshold: probability above which a pixel belongs to an object.
@@ -176,6 +181,20 @@ class SplitObjects(Transform):
             return piece.astype(np.int32)
         return watershed(-distance, seeds, mask=inside)[(slice(1, -1),) * piece.ndim]
 
+    def _split_in_windows(self, piece: np.ndarray) -> np.ndarray:
+        parts, count = np.zeros(piece.shape, np.int32), 0
+        for start in product(*(range(0, side, _WINDOW_PX) for side in piece.shape)):
+            first = np.maximum(np.array(start) - _MARGIN_PX, 0)
+            box = tuple(slice(a, b + _WINDOW_PX + _MARGIN_PX) for a, b in zip(first, start, strict=True))
+            split = self._split(piece[box])
+            numbers = np.arange(1, split.max() + 1)
+            centres = first + np.reshape(ndimage.center_of_mass(split > 0, split, numbers), (-1, piece.ndim))
+            own = ((centres >= start) & (centres < np.add(start, _WINDOW_PX))).all(axis=1)
+            new = np.append(0, np.where(own, count + numbers, 0)).astype(np.int32)[split]
+            np.copyto(parts[box], new, where=(new > 0) & (parts[box] == 0))
+            count += len(numbers)
+        return parts
+
     def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
         maps = convert_to_numpy(img)
         if maps.shape[0] != 1:
@@ -186,11 +205,12 @@ class SplitObjects(Transform):
             window = labels[box]
             own = window == number
             piece = ndimage.binary_fill_holes(own) & ((window == 0) | own)
-            parts = self._split(piece)
-            kept = np.bincount(parts.ravel()) >= self.min_size_px
+            large = max(piece.shape) > _WINDOW_PX + 2 * _MARGIN_PX
+            parts = self._split_in_windows(piece) if large else self._split(piece)
+            kept = np.bincount(parts.ravel()) >= max(self.min_size_px, 1)
             kept[0] = False
             # the pieces that are still to come have positive numbers, finished objects negative ones
-            window[piece] = np.where(kept, -count - np.cumsum(kept), 0)[parts[piece]]
+            window[piece] = np.where(kept, -count - np.cumsum(kept), 0).astype(np.int32)[parts[piece]]
             count += np.count_nonzero(kept)
         if self.max_objects is not None and count > self.max_objects:
             raise ValueError(

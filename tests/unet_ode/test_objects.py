@@ -247,6 +247,27 @@ def test_small_parts_are_left_out_and_numbers_have_no_gaps():
         SplitObjects(max_objects=4)(mask)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_long_piece_is_split_in_windows_as_it_is_in_one(turned, monkeypatch):
+    """A chain of discs from border to border, with a second row of them where two windows meet."""
+    chain = [(20 + row % 7, 8 + 15 * row) for row in range(100)]
+    branch = [(35 + row % 5, 960 + 14 * row) for row in range(12)]
+    mask = overlapping_discs(chain + branch, 9.5, (50, 1510))
+    mask = mask.T if turned else mask
+    assert ndimage.label(mask)[1] == 1
+    labels = SplitObjects()(mask[None])[0]
+    monkeypatch.setattr("unet_ode.objects._WINDOW_PX", 2000)
+    whole = SplitObjects()(mask[None])[0]
+    assert whole.max() > 90 and _same_objects(labels, whole)
+
+
+def test_a_sheet_that_fills_several_windows_is_labelled_without_gaps():
+    mask = np.ones((1, 30, 3000), bool)
+    mask[0, 10:13, 700:703] = False
+    labels = SplitObjects()(mask)[0]
+    assert (labels > 0).all() and np.array_equal(np.unique(labels), np.arange(1, labels.max() + 1))
+
+
 def test_splitting_keeps_meta_data_and_refuses_several_channels():
     image = MetaTensor(torch.ones(1, 9, 9), meta={"name": "a"})
     data = {"pred": image, "other": 1}
