@@ -1,5 +1,6 @@
 """One seed and one thread for every test, so that a result does not depend on the machine's load or the order."""
 
+import locale
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -56,5 +57,7 @@ def write_series() -> Callable[..., None]:
             io = itk.GDCMImageIO.New()
             io.KeepOriginalUIDOn()
             itk.ImageFileWriter.New(Input=image, FileName=str(folder / f"IM{k:03d}"), ImageIO=io).Update()
+        locale.setlocale(locale.LC_ALL, before)
 
+    before = locale.setlocale(locale.LC_ALL)  # the writer leaves "C", in which files with other letters cannot be read
     return write

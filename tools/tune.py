@@ -179,7 +179,7 @@ def search(study: optuna.Study, objective: Callable[[optuna.Trial], float], num_
     while True:
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         left, running = num_trials - sum(state in FINISHED for state in states), states.count(TrialState.RUNNING)
-        if left <= 0 or waited_s > 2.5 * HEARTBEAT_S:
+        if left <= 0 or waited_s > 2 * HEARTBEAT_S + 5:  # storages keep whole seconds
             return
         if left > running:
             study.optimize(objective, n_trials=1, gc_after_trial=True)

@@ -47,7 +47,7 @@ def test_on_phantoms(tmp_path):
         "SIZE": (24, 32, 24),
         "CHANNELS": (4, 8, 16),
         "LOCALIZER_EPOCHS": 25,
-        "UNET_EPOCHS": 30,
+        "UNET_EPOCHS": 50,
         "BATCH_SIZE": 2,
     }
     check(follow(DATA=tmp_path / "dataset.json", **settings), least_dice=0.7)

@@ -176,7 +176,7 @@ def test_a_volume_smaller_than_a_window(volumes, labels):
 
 def test_a_volume_that_resampling_would_blow_up_is_left_out(brain, case, tmp_path, capsys):
     """A header in the wrong unit must not cost the memory that the other volumes need."""
-    big = np.diag([20.0, 20, 20, 1])
+    big = np.diag([1000.0, 1000, 1000, 1])  # micrometres taken for millimetres
     write(brain, tmp_path / "in", "good", case)
     write(brain, tmp_path / "in", "big", [nib.Nifti1Image(volume.dataobj, big @ volume.affine) for volume in case])
     parser = parse(brain, tmp_path, [SIZE] * 3)
