@@ -2,7 +2,7 @@ BUNDLE ?= membrane_em_segmentation
 PYTHON ?= python3
 VENV := .venv/bin
 READY := .venv/.ready
-BENCHES := pixels_per_second ode_solvers ode_memory invertible_memory invertible_steps
+BENCHES := pixels_per_second ode_solvers ode_memory invertible_memory invertible_steps overlap_tiles
 export OMP_NUM_THREADS ?= 2
 DATA ?= bundles/nuclei_microscopy_segmentation/data
 
