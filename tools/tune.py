@@ -8,7 +8,7 @@ has --num_trials finished trials. The command may be killed and started anew: wh
 process has given no sign of life for a minute is run again. A trial that is behind the median of the others at the same
 epoch is pruned. Each process that ends writes the best trial so far as an overlay of train.json (--overlay, by default
 the bundle's configs/fit_tuned.json), and history.png and importance.png to OUTPUT. What is maximised is the best pixel
-F1 on the validation images. Fewer than 11 epochs cannot tell the schedules cosine and warm_restart apart.
+F1 on the validation images.
 """
 
 from __future__ import annotations

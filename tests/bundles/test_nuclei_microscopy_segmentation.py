@@ -246,14 +246,16 @@ def learning_rates(*configs: str, epochs: int = 40) -> list[float]:
     return rates
 
 
-def test_schedules_reach_the_largest_learning_rate_of_the_report():
-    epoch = np.arange(40)
-    cosine = 0.2 * (1 + np.cos(np.pi * epoch / 40))
-    restarts = 0.2 * (1 + np.cos(np.pi * (epoch % 10) / 10))
-    cyclic = 0.004 + 0.396 * (1 - np.abs(epoch % 10 / 5 - 1))
-    np.testing.assert_allclose(learning_rates(), cosine, atol=1e-12)
-    np.testing.assert_allclose(learning_rates("fit_warm_restart"), restarts, atol=1e-12)
-    np.testing.assert_allclose(learning_rates("fit_cyclic"), cyclic, atol=1e-12)
+@pytest.mark.parametrize("epochs", [1, 15, 16, 40])
+def test_schedules_come_down_from_the_largest_learning_rate_of_the_report(epochs):
+    epoch, half = np.arange(epochs), -(-epochs // 2)
+    cosine = 0.2 * (1 + np.cos(np.pi * epoch / epochs))
+    restarts = 0.2 * (1 + np.cos(np.pi * (epoch % half) / half))
+    place = 2 * epoch / max(epochs - 1, 1)  # in cycles; the second one ends with the last epoch
+    cyclic = 0.004 + 0.396 * (1 - np.abs(2 * (place % 1) - 1))
+    np.testing.assert_allclose(learning_rates(epochs=epochs), cosine, atol=1e-12)
+    np.testing.assert_allclose(learning_rates("fit_warm_restart", epochs=epochs), restarts, atol=1e-12)
+    np.testing.assert_allclose(learning_rates("fit_cyclic", epochs=epochs), cyclic, atol=1e-12)
 
 
 @pytest.mark.parametrize("schedule", ["fit_cyclic", "fit_warm_restart"])
