@@ -1,12 +1,13 @@
 """Train and score the nuclei network in each variant and seed; print the tables of their scores, and of the mosaics.
 
-    python tools/nuclei_evidence.py --source dsb2018_nuclei --output runs/nuclei [--variants cosine dice] [--seeds 0 1]
+    python tools/nuclei_evidence.py --source dsb2018_nuclei --output runs/nuclei [--variants cosine cyclic] [--seeds 0 1]
 
 Each run has the same epochs, and writes a line for each list of test images (all, grey, colour) to SCORES (default:
 OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
-command may be killed and started anew; --variants and --seeds do a part of it. The table gives mean and standard
-deviation over the seeds that a variant has. --mosaics VARIANT SEED then compares, for the weights of one run, each
-field of view of the source segmented as a whole with the same field segmented tile by tile.
+command may be killed and started anew; --variants and --seeds do a part of it, beside other processes that do others,
+once OUTPUT/data is there. The tables give mean and standard deviation over the seeds that a variant has. --mosaics
+VARIANT SEED then compares, for the weights of one run, each field of view of the source segmented as a whole with the
+same field segmented tile by tile.
 """
 
 from __future__ import annotations
@@ -143,7 +144,8 @@ def main() -> None:
     args = parser.parse_args()
     output, source = args.output.resolve(), args.source.resolve()
     path = args.scores or output / "scores.csv"
-    rows, data = read_scores(path, [*KEY, *METRICS]), output / "data"
+    columns, data = [*KEY, *METRICS], output / "data"
+    rows = read_scores(path, columns)
     if not (data / "dataset.json").exists():
         call(BUNDLE, "scripts/prepare_data.py", "--source", source, "--output", data)
     done = {tuple(row[name] for name in KEY[:3]) for row in rows}
@@ -151,11 +153,12 @@ def main() -> None:
         for variant in args.variants:
             key = (variant, str(seed), str(args.max_epochs))
             if key not in done:
-                rows += train_and_score(data, output / "_".join(key), variant, seed, args)
+                new = train_and_score(data, output / "_".join(key), variant, seed, args)
+                rows = [*read_scores(path, columns), *new]  # another process may have added to it
                 write_scores(path, rows)
     print(path)
-    for columns in TABLES:
-        print(f"\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)], columns)}")
+    for names in TABLES:
+        print(f"\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)], names)}")
     if args.mosaics:
         variant, seed = args.mosaics
         run = output / f"{variant}_{seed}_{args.max_epochs}"

@@ -173,7 +173,8 @@ def open_study(args: argparse.Namespace, data: Sequence[list]) -> optuna.Study:
 def search(study: optuna.Study, objective: Callable[[optuna.Trial], float], num_trials: int) -> None:
     """Run trials until the study has so many that are finished, or that other processes are running.
 
-    The last of them may be those of a process that was killed, so these are waited for until they count as stale.
+    The last of them may be those of a process that was killed, so these are waited for until they count as stale. There
+    is one trial too many where two processes start one in the same instant.
     """
     waited_s = 0.0
     while True:
