@@ -1,6 +1,6 @@
 """Train and score the nuclei network in each variant and seed; print the tables of their scores, and of the mosaics.
 
-    python tools/nuclei_evidence.py --source dsb2018_nuclei --output runs/nuclei [--variants cosine cyclic] [--seeds 0 1]
+    python tools/nuclei_evidence.py --source dsb2018_nuclei --output runs/nuclei [--variants cosine cyclic --seeds 0 1]
 
 Each run has the same epochs, and writes a line for each list of test images (all, grey, colour) to SCORES (default:
 OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
