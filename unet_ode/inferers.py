@@ -91,9 +91,15 @@ class OverlapTileInferer(Inferer):
         return sides, product(*starts), int(torch.tensor([len(s) for s in starts]).prod())
 
     def _cut(self, image: torch.Tensor, start: Sequence[int], sides: Sequence[int]) -> torch.Tensor:
-        for axis, (first, side) in enumerate(zip(start, sides, strict=True), start=1):
-            index = _reflect(first - self.margin, side + 2 * self.margin, image.shape[axis])
-            image = image.index_select(axis, index.to(image.device))
+        indices = [
+            _reflect(first - self.margin, side + 2 * self.margin, full)
+            for first, side, full in zip(start, sides, image.shape[1:], strict=True)
+        ]
+        lowest = [int(index.min()) for index in indices]
+        for axis, (index, low) in enumerate(zip(indices, lowest, strict=True), start=1):
+            image = image.narrow(axis, low, int(index.max()) - low + 1)  # a view: selecting may copy all that is there
+        for axis, (index, low) in enumerate(zip(indices, lowest, strict=True), start=1):
+            image = image.index_select(axis, (index - low).to(image.device))
         return image
 
     def _centre(self, output: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:

@@ -5,8 +5,9 @@
 
 The contenders take turns on one image with the same network; each figure is the ratio to the sliding window with
 overlap 0.5 in the same turn: median, smallest and largest. Quality is the share of pixels, away from the borders, where
-the mask is that of tiles with twice the context. Memory is the largest resident set of a fresh process less what was
-resident once the network had run on one tile. Nothing else should run beside it.
+the mask is that of tiles with twice the context. Memory is the largest resident set of a fresh process, on a larger
+image, less what was resident once the network had run on one tile. Nothing else should run beside it; it takes a
+quarter of an hour on two cores, --slide a few minutes.
 """
 
 from __future__ import annotations
@@ -126,10 +127,12 @@ def compare(args: argparse.Namespace) -> None:
         print(f"turn {turn} of {args.repeats}", end="\r", flush=True)
     size = " x ".join(map(str, image.shape[2:]))
     print(f"{size} px, fp32, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.repeats} turns\n")
-    print("| | times faster | pixels as with twice the context | MiB above network and image |\n|---|---|---|---|")
+    large = "" if args.image else f" of {args.memory_size} x {args.memory_size} px"
+    print(f"| | times faster | pixels as with twice the context | MiB above network and image{large} |\n|---|---|---|---|")
     for name, values in rates.items():
         ratios = [value / base for value, base in zip(values, rates[BASE], strict=True)]
-        command = [sys.executable, __file__, "--memory_of", name, "--weights", args.weights, "--size", str(args.size)]
+        command = [sys.executable, __file__, "--memory_of", name, "--weights", args.weights]
+        command += ["--size", str(args.memory_size)]
         command += ["--image", args.image] if args.image else []
         memory = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT).stdout
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
@@ -176,6 +179,7 @@ def main() -> None:
     parser.add_argument("--weights", default=str(BUNDLE / "models/model.pt"), help="state_dict of the bundle's network")
     parser.add_argument("--image", help="micrograph; a phantom by default")
     parser.add_argument("--size", type=int, default=1280, help="side of the phantom in pixels")
+    parser.add_argument("--memory_size", type=int, default=4096, help="the same where memory is measured")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--slide", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="run inference.json instead")
     parser.add_argument("--instances", action="store_true", help="of the slide: label each nucleus too")
