@@ -128,7 +128,8 @@ def compare(args: argparse.Namespace) -> None:
     size = " x ".join(map(str, image.shape[2:]))
     print(f"{size} px, fp32, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.repeats} turns\n")
     large = "" if args.image else f" of {args.memory_size} x {args.memory_size} px"
-    print(f"| | times faster | pixels as with twice the context | MiB above network and image{large} |\n|---|---|---|---|")
+    memory_title = f"MiB above network and image{large}"
+    print(f"| | times faster | pixels as with twice the context | {memory_title} |\n|---|---|---|---|")
     for name, values in rates.items():
         ratios = [value / base for value, base in zip(values, rates[BASE], strict=True)]
         command = [sys.executable, __file__, "--memory_of", name, "--weights", args.weights]
