@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.utils import ensure_tuple_rep
+from monai.utils import ensure_tuple, ensure_tuple_rep
 from tqdm import tqdm
 
 __all__ = ["OverlapTileInferer", "SymmetryInferer"]
@@ -37,7 +37,8 @@ class OverlapTileInferer(Inferer):
     pass over the whole image would give. Only one batch of tiles exists at a time beside the input and the output.
 
     Args:
-        tile_size: voxels that a tile contributes, per side; an image smaller than that gets a smaller tile.
+        tile_size: voxels that a tile contributes at most, per side. As few tiles as that allows cover the image, all of
+            one size, no larger than needed: a multiple of ``divisor``, plus the rest of ``tile_size`` by it.
         margin: voxels of context on each side; the ``margin`` of a valid network. For a network with same padding, what
             its padding may reach without being seen in the kept centre.
         batch_size: tiles in a forward pass; changes memory and speed, not the result.
@@ -72,7 +73,7 @@ class OverlapTileInferer(Inferer):
         progress: bool = False,
     ) -> None:
         super().__init__()
-        if min(ensure_tuple_rep(tile_size, 2)) < divisor:
+        if min(ensure_tuple(tile_size)) < divisor:
             raise ValueError(f"tile_size is {tile_size}; expected at least the divisor, {divisor}")
         self.tile_size = tile_size
         self.margin = margin
@@ -84,10 +85,11 @@ class OverlapTileInferer(Inferer):
     def _tiles(self, size: Sequence[int]) -> tuple[list[int], Iterator[tuple[int, ...]], int]:
         sides, starts = [], []
         for full, wanted in zip(size, ensure_tuple_rep(self.tile_size, len(size)), strict=True):
-            side = wanted - max(wanted - full, 0) // self.divisor * self.divisor
-            sides.append(side if side >= self.divisor else side + self.divisor)
-            # the tiles may overlap by the rest, since their starts have to lie on the pooling grid
-            starts.append(range(0, full, sides[-1] // self.divisor * self.divisor))
+            largest = wanted // self.divisor  # steps from tile to tile, in strides, since the pooling grids coincide
+            share = -(-full // -(-full // (largest * self.divisor)))  # of as few tiles as possible, all of one size
+            step = -(-share // self.divisor) * self.divisor
+            sides.append(step + wanted % self.divisor)
+            starts.append(range(0, full, step))
         return sides, product(*starts), int(torch.tensor([len(s) for s in starts]).prod())
 
     def _cut(self, image: torch.Tensor, start: Sequence[int], sides: Sequence[int]) -> torch.Tensor:

@@ -57,6 +57,27 @@ def test_any_size_comes_back_with_identity(shape):
     assert torch.equal(OverlapTileInferer(16, margin=20, divisor=4)(image, torch.nn.Identity()), image)
 
 
+@pytest.mark.parametrize(
+    ("size", "tile_size", "seen"),
+    [
+        (640, 512, [320 + 128] * 2),  # 512 and 128 would be of two sizes, 512 and 512 twice the image
+        (1280, 512, [432 + 128] * 3),
+        (1024, 512, [512 + 128] * 2),
+        (100, 512, [112 + 128]),
+        (1040, 500, [352 + 4 + 128] * 3),  # 500 is 4 more than a multiple of 16
+    ],
+)
+def test_tiles_are_few_and_no_larger_than_needed(size, tile_size, seen):
+    sides = []
+
+    def network(tile: torch.Tensor) -> torch.Tensor:
+        sides.append(tile.shape[2])
+        return tile
+
+    OverlapTileInferer(tile_size, margin=64)(torch.zeros(1, 1, size, 16), network)
+    assert sides == seen
+
+
 def test_volumes_and_metatensors():
     volume = MetaTensor(torch.rand(1, 1, 9, 10, 11), affine=torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0])))
     output = OverlapTileInferer(4, margin=1, divisor=2)(volume, torch.nn.Identity())
@@ -65,7 +86,7 @@ def test_volumes_and_metatensors():
 
 def test_wrong_margin_is_named(net):
     with pytest.raises(ValueError, match=r"the network gave \(52, 52\) for tiles of \(236, 236\).*set margin"):
-        OverlapTileInferer(52 + 2 * net.margin - 2 * 10, margin=10)(torch.rand(1, 1, 300, 300), net)
+        OverlapTileInferer(52 + 2 * net.margin - 2 * 10, margin=10)(torch.rand(1, 1, 200, 200), net)
 
 
 def test_symmetry_average_is_the_mean_over_turned_and_mirrored_images():

@@ -59,10 +59,11 @@ def write(curves: dict[str, list[float]], output: Path, title: str) -> None:
         writer.writerows([step, *values] for step, values in enumerate(zip(*curves.values(), strict=True)))
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for style, (engine, values) in zip(STYLES, curves.items(), strict=True):
-        left.plot(values, style, label=engine)
+    for number, (style, (engine, values)) in enumerate(zip(STYLES, curves.items(), strict=True)):
+        look = {"linestyle": style, "color": f"C{number}", "label": engine}  # the same on both sides
+        left.plot(values, **look)
         if engine != BASE:
-            right.plot([abs(a - b) for a, b in zip(values, curves[BASE], strict=True)], style, label=engine)
+            right.plot([abs(a - b) for a, b in zip(values, curves[BASE], strict=True)], **look)
     left.set(xlabel="step", title="loss")
     right.set(xlabel="step", title=f'difference to "{BASE}"')
     right.set_yscale("symlog", linthresh=1e-7)
