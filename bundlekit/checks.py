@@ -6,19 +6,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from monai.utils import ensure_tuple
 from torch import nn
 from tqdm import tqdm
 
-from .datalists import find_images, find_overwritten, read_section, require_apart
+from .datalists import find_images, find_overwritten, name_output, read_section, require_apart
 from .files import InputError, InputNote, describe, require_file, require_writable_folder
 from .images import LOAD, check_item
 from .modalities import pick_files
+from .options import check_ascending, check_multiples, check_positive, is_positive
 from .weights import check_weights, compute_sha256
 
 __all__ = ["RunChecks"]
@@ -62,16 +64,6 @@ def _check_max_epochs(max_epochs: Any) -> None:
         raise InputError("max_epochs", f"is {max_epochs!r}", "a whole number from 1 up", "pass one with --max_epochs")
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < float("inf")
-
-
-def _check_positive(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if not _is_positive(value):
-            raise InputError(name, f"is {value!r}", "a number above 0", f"pass one with --{name}")
-
-
 def _failures(needs: Iterable[_Need]) -> Iterator[str]:
     """The lines of all checks that fail; a value of None is not needed and not checked."""
     for value, check in needs:
@@ -96,8 +88,9 @@ class RunChecks:
         label_values: the class numbers that may occur in labels; None allows every whole number from 0 up.
         modalities: words that the names of an image's files end with, such as flair and t1, where each modality is a
             file of its own; an entry's files are put into this order.
-        spacing_mm: edge of the voxels that volumes are brought to; those that would grow beyond any that is meant are
-            left out. None where they are not.
+        spacing_mm: edge of the voxels that volumes are brought to, or three, along the axes to the right, the front and
+            the top, 0 for one that stays; those that would grow beyond any that is meant are left out. None where they
+            are not.
         min_size: pixels or voxels along any axis at least; outputs need 2, training may do with volumes of one slice.
         examine: looks at each file of an image and what it holds, and returns a note where that may be a mistake.
 
@@ -111,6 +104,7 @@ class RunChecks:
     """
 
     _load = LOAD
+    _name_output: Callable[[str], str] = staticmethod(name_output)
 
     def __init__(
         self,
@@ -118,7 +112,7 @@ class RunChecks:
         channels: int | Sequence[int],
         label_values: Sequence[int] | None = None,
         modalities: Sequence[str] = (),
-        spacing_mm: float | None = None,
+        spacing_mm: float | Sequence[float] | None = None,
         min_size: int = 2,
         examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
     ) -> None:
@@ -126,7 +120,8 @@ class RunChecks:
         self.channels = channels
         self.label_values = label_values
         self.modalities = modalities
-        self.spacing_mm = spacing_mm if _is_positive(spacing_mm) else None  # what else it may be, start tells
+        edges = [edge for edge in ensure_tuple(spacing_mm) if edge != 0]
+        self.spacing_mm = spacing_mm if all(map(is_positive, edges)) else None  # what else it may be, start tells
         self.min_size = min_size
         self.examine = examine
         self._errors: list[str] = []
@@ -158,7 +153,7 @@ class RunChecks:
             dataset_dir: file or folder, see :func:`bundlekit.datalists.find_images`.
         """
         items = self._usable(lambda: find_images(dataset_dir, self.modalities), ("image",), str(dataset_dir))
-        self._record(self._errors, find_overwritten(items))
+        self._record(self._errors, find_overwritten(items, self._name_output))
         return items
 
     def start(
@@ -172,6 +167,8 @@ class RunChecks:
         device: str | torch.device | None = None,
         max_epochs: int | None = None,
         positive: Mapping[str, Any] | None = None,
+        ascending: Mapping[str, Any] | None = None,
+        multiples: Mapping[str, tuple[Any, Sequence[int]]] | None = None,
         phantom_sha256: str | None = None,
         pretrained_path: str | os.PathLike | None = None,
     ) -> None:
@@ -187,6 +184,8 @@ class RunChecks:
             device: device that torch must be able to use on this machine.
             max_epochs: number of epochs, a whole number from 1 up.
             positive: further options by name that must be numbers above 0.
+            ascending: those that must be two numbers, the lower one first.
+            multiples: those that must be whole numbers above 0, each a multiple of a step of its own, and the steps.
             phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
                 them is told so.
             pretrained_path: weights that a part of the network starts from and that must be there; None for none.
@@ -204,7 +203,9 @@ class RunChecks:
             (resume_path, lambda path: require_file(str(path), resume_remedy)),
             (device, _check_device),
             (max_epochs, _check_max_epochs),
-            (positive, _check_positive),
+            (positive, check_positive),
+            (ascending, check_ascending),
+            (multiples, check_multiples),
         ]
         errors += _failures(needs)
         _print_all("note", self._notes)

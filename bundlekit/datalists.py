@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from .dicom import is_series
 from .files import InputError, require_file
 from .modalities import group_files
 
-__all__ = ["find_images", "find_overwritten", "read_section", "require_apart"]
+__all__ = ["find_images", "find_overwritten", "name_output", "read_section", "require_apart"]
 
 # A .img has its header in a .hdr, a .raw in a .mhd: the header stands for the pair.
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".hdr")
@@ -150,13 +150,24 @@ def _image_names(folder: Path) -> list[str]:
     return images
 
 
-def find_overwritten(items: list[dict[str, Any]]) -> list[InputError]:
+def name_output(path: str | os.PathLike) -> str:
+    """The name of an image's outputs as MONAI's ``SaveImaged`` makes it, the file's without its ending.
+
+    Example:
+        >>> name_output("x/a.b.nii.gz")
+        'a.b'
+    """
+    return str(create_file_basename("", path, "", separate_folder=False, makedirs=False))
+
+
+def find_overwritten(items: list[dict[str, Any]], name_of: Callable[[str], str] = name_output) -> list[InputError]:
     """One error for each image whose output would replace that of an earlier one, as of a.png and a.tif.
 
     Outputs lie flat in one folder under the input's name without its ending.
 
     Args:
         items: ``[{"image": path}, ...]``; where an image has several files the first one names the output.
+        name_of: the name of a path's outputs.
 
     Example:
         >>> [error] = find_overwritten([{"image": "x/a.png"}, {"image": "x/b.png"}, {"image": "y/a.nii.gz"}])
@@ -168,7 +179,7 @@ them, or run the two one after the other with different --output_dir
     errors = []
     for item in items:
         path = item["image"] if isinstance(item["image"], str) else item["image"][0]
-        earlier = first.setdefault(create_file_basename("", path, "", separate_folder=False, makedirs=False), path)
+        earlier = first.setdefault(name_of(path), path)
         if earlier is not path:
             found = f"has the same output name as {earlier}"
             remedy = "rename one of them, or run the two one after the other with different --output_dir"

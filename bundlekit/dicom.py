@@ -10,10 +10,11 @@ import numpy as np
 
 from .files import InputError
 
-__all__ = ["check_series", "is_series"]
+__all__ = ["check_series", "check_stack", "find_step_mm", "is_series"]
 
 _NUM_LOOKED_AT = 3  # a folder of DICOM files may hold a text file or an index as well
 _MAX_UNEVENNESS = 0.1  # of the step from slice to slice; headers round positions
+_MAX_DRIFT_MM = 1.0  # of the last slice against the first, for the same reason
 
 
 def _is_dicom(path: Path) -> bool:
@@ -52,24 +53,39 @@ def _find_series(path: str) -> list[tuple[str, ...]]:
 
 
 def _steps_mm(files: tuple[str, ...]) -> np.ndarray:
-    """Distances from each slice to the next."""
+    """The way from each slice to the next, in DICOM's axes."""
     reader = itk.GDCMImageIO.New()
     origins = []
     for file in files:
         reader.SetFileName(file)
         reader.ReadImageInformation()
         origins.append([reader.GetOrigin(axis) for axis in range(3)])
-    return np.linalg.norm(np.diff(origins, axis=0), axis=1)
+    return np.diff(origins, axis=0)
+
+
+def find_step_mm(path: str | os.PathLike) -> np.ndarray | None:
+    """The way from each slice of a series to the next, as the positions in its files say; None of a single slice.
+
+    Where the gantry was tilted it is not at right angles to the slices.
+
+    Args:
+        path: folder with one series of even steps.
+
+    Shape:
+        (3,), in mm along DICOM's axes, which run to the left, the back and the head.
+    """
+    steps_mm = _steps_mm(*_find_series(str(path)))
+    return steps_mm.mean(axis=0) if len(steps_mm) else None
 
 
 def check_series(path: str | os.PathLike) -> None:
-    """Make sure that a folder holds one series of DICOM files whose slices follow each other in even steps.
+    """Make sure that a folder holds one series of DICOM files whose slices follow each other in even, straight steps.
 
     Args:
         path: the folder.
 
     Raises:
-        InputError: where it holds none or several, a file cannot be read, or slices are missing.
+        InputError: where it holds none or several, a file cannot be read, slices are missing, or they lie on no line.
 
     Example:
         >>> import tempfile
@@ -79,7 +95,7 @@ def check_series(path: str | os.PathLike) -> None:
     """
     try:
         series = _find_series(str(path))
-        steps_mm = _steps_mm(series[0]) if len(series) == 1 else np.zeros(0)
+        steps_mm = _steps_mm(series[0]) if len(series) == 1 else np.zeros((0, 3))
     except RuntimeError as error:  # ITK has no exception of its own in Python
         reason = str(error).strip().splitlines()[-1]
         remedy = "copy the series again"
@@ -87,6 +103,36 @@ def check_series(path: str | os.PathLike) -> None:
     if len(series) != 1:
         remedy = "put each series into a folder of its own"
         raise InputError(path, f"holds {len(series)} DICOM series", "one", remedy)
-    if steps_mm.size and np.ptp(steps_mm) > _MAX_UNEVENNESS * np.median(steps_mm):
-        found = f"its slices lie {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart"
+    if not len(steps_mm):
+        return
+    lengths_mm = np.linalg.norm(steps_mm, axis=1)
+    most_mm = _MAX_UNEVENNESS * np.median(lengths_mm)
+    if np.ptp(lengths_mm) > most_mm:
+        found = f"its slices lie {lengths_mm.min():.3g} to {lengths_mm.max():.3g} mm apart"
         raise InputError(path, found, "even steps", "copy the slices that are missing, or resample the series")
+    aside_mm = np.linalg.norm(steps_mm - steps_mm.mean(axis=0), axis=1).max()
+    if aside_mm > most_mm:
+        found = f"its slices are not on one line (a step leads {aside_mm:.3g} mm aside)"
+        raise InputError(path, found, "steps in one direction", "resample the series")
+
+
+def check_stack(path: str | os.PathLike, affine: np.ndarray) -> None:
+    """Make sure that the affine of a series puts its slices where its files say that they are.
+
+    MONAI's ITKReader stacks slices along their normal; those from a tilted gantry lie aside of that, and voxels come
+    out too large by one over the tilt's cosine. :class:`bundlekit.series.SeriesReader` gets them right.
+
+    Args:
+        path: folder with one series of even steps.
+        affine: 4 x 4 matrix from voxel index to position in mm, x growing to the patient's right, as it was read.
+
+    Raises:
+        InputError: where the last slice lies more than 1 mm from its place.
+    """
+    steps_mm = _steps_mm(*_find_series(str(path))) * [-1, -1, 1]
+    drift_mm = np.linalg.norm(steps_mm.sum(axis=0) - len(steps_mm) * affine[:3, 2]) if len(steps_mm) else 0.0
+    if drift_mm > _MAX_DRIFT_MM:
+        found = (
+            f"its slices are stacked aslant, as from a tilted gantry (by {drift_mm:.3g} mm from the first to the last)"
+        )
+        raise InputError(path, found, "slices straight above each other", "resample it, as dcm2niix does")

@@ -10,6 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.openers import ImageOpener
+from nibabel.orientations import io_orientation
 
 from .files import InputError
 
@@ -134,16 +135,17 @@ directions in space; correct its qform or sform, or convert it anew from the sca
         raise InputError(path, found, "three directions in space", _CORRECT)
 
 
-def check_resampled(path: str | os.PathLike, grid: Grid, spacing_mm: float) -> None:
-    """Make sure that a volume brought to cubic voxels is not larger than any that is meant.
+def check_resampled(path: str | os.PathLike, grid: Grid, spacing_mm: float | Sequence[float]) -> None:
+    """Make sure that a volume brought to other voxels is not larger than any that is meant.
 
-    A voxel size that is wrong by a factor, as of a header in micrometres, makes it larger by the third power of that,
-    and memory runs out.
+    A voxel size that is wrong by a factor, as of a header in micrometres, makes it larger by that along each axis that
+    is resampled, and memory runs out.
 
     Args:
         path: the file.
         grid: its grid.
-        spacing_mm: the edge of the voxels that it is brought to.
+        spacing_mm: the edge of the voxels that it is brought to, or those along the axes that are nearest to the
+            patient's right, front and top; 0 keeps the distance along an axis.
 
     Raises:
         InputError: where it would have more than 512 x 512 x 512 voxels, and more than it has.
@@ -151,18 +153,21 @@ def check_resampled(path: str | os.PathLike, grid: Grid, spacing_mm: float) -> N
     Example:
         >>> check_resampled("a.nii", Grid((36, 50, 36), np.diag([20.0, 20, 20, 1])), 1.0)
         Traceback (most recent call last):
-        bundlekit.files.InputError: a.nii: its voxels of 20 x 20 x 20 mm become 720 x 1000 x 720 of 1 mm; expected \
-512 x 512 x 512 at most; correct the size of its voxels, or pass a larger --spacing_mm
+        bundlekit.files.InputError: a.nii: its voxels of 20 x 20 x 20 mm become 720 x 1000 x 720 of 1 x 1 x 1 mm; \
+expected 512 x 512 x 512 at most; correct the size of its voxels, or pass a larger --spacing_mm
+        >>> check_resampled("a.nii", Grid((36, 50, 36), np.diag([20.0, 20, 20, 1])), (1.0, 1.0, 0))
     """
-    size = np.ceil(np.array(grid.shape) * grid.spacing_mm / spacing_mm)
+    edges_mm = np.broadcast_to(spacing_mm, 3)
+    if grid.affine is not None:
+        edges_mm = edges_mm[io_orientation(grid.affine)[:, 0].astype(int)]
+    edges_mm = np.where(edges_mm == 0, grid.spacing_mm, edges_mm)
+    size = np.ceil(np.round(np.array(grid.shape) * grid.spacing_mm / edges_mm, 6))
     if size.prod() > max(_MOST_RESAMPLED**3, np.prod(grid.shape, dtype=float)):
-        found = (
-            f"its voxels of {_shown(grid.spacing_mm.tolist())} mm become {_shown(size.tolist())} of {spacing_mm:g} mm"
-        )
+        now_mm, then_mm = _shown(grid.spacing_mm.tolist()), _shown(edges_mm.tolist())
+        found = f"its voxels of {now_mm} mm become {_shown(size.tolist())} of {then_mm} mm"
         most = _shown([_MOST_RESAMPLED] * 3)
-        raise InputError(
-            path, found, f"{most} at most", "correct the size of its voxels, or pass a larger --spacing_mm"
-        )
+        remedy = "correct the size of its voxels, or pass a larger --spacing_mm"
+        raise InputError(path, found, f"{most} at most", remedy)
 
 
 def check_same_grid(

@@ -10,7 +10,7 @@ import numpy as np
 from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
-from .dicom import check_series, is_series
+from .dicom import check_series, check_stack, is_series
 from .files import InputError, InputNote, require_file
 from .grids import Grid, check_affine, check_header, check_resampled, check_same_grid
 from .points import check_inside
@@ -71,6 +71,8 @@ def _read(path: str, spatial_dims: int, load: LoadImage, min_size: int) -> tuple
     if spatial_dims == 3:
         affine = np.asarray(image.affine)
         check_affine(path, affine)
+        if is_series(path):
+            check_stack(path, affine)
     bad = ~np.isfinite(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
     if bad.any():
         found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
@@ -186,7 +188,7 @@ def check_item(
     load: LoadImage = LOAD,
     min_size: int = _MIN_SIZE,
     examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
-    spacing_mm: float | None = None,
+    spacing_mm: float | Sequence[float] | None = None,
 ) -> list[InputError]:
     """All that is wrong with one entry of a data list; nothing but notes where it can be used.
 
@@ -199,7 +201,7 @@ def check_item(
         load: as for :func:`check_image`.
         min_size: as for :func:`check_image`.
         examine: called with each file of the image and what it holds; what it returns is added to the notes.
-        spacing_mm: edge of the voxels that a volume is brought to; None leaves it as it is.
+        spacing_mm: as for :func:`bundlekit.grids.check_resampled`; None leaves a volume as it is.
 
     Example:
         >>> [error] = check_item({"image": "/nowhere/a.png"}, ("image",), 2, 1, None)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 from ignite.engine import Engine, Events
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from monai.data import MetaTensor, create_file_basename
+from monai.data import MetaTensor
 from tqdm import tqdm
 
 from .files import InputNote
 from .lungs import LEFT, RIGHT, to_ras
+from .series import name_volume
 from .training import write_atomically
 
 __all__ = ["LungReport", "measure_lungs", "save_lung_picture"]
@@ -112,18 +114,34 @@ def _fullest(labels: np.ndarray, axis: int) -> int:
     return int(np.argmax(counts)) if counts.any() else labels.shape[axis] // 2
 
 
+def _note(path: str, labels: np.ndarray, left_out_ml: Mapping[str, float]) -> str | None:
+    """What to tell of a volume in which not both lungs were found."""
+    missing = [name for name, value in (("right", RIGHT), ("left", LEFT)) if not (labels == value).any()]
+    if not missing:
+        return None
+    if len(missing) == 2:
+        remedy = "look at the volume: its lungs may lie outside it, or its values may be no Hounsfield units"
+        return str(InputNote(path, "no lung was found in it", "one or two lungs", remedy))
+    found = f"no {missing[0]} lung was found in it"
+    small_ml = left_out_ml[missing[0]]
+    if small_ml:
+        found += f" ({small_ml:.0f} ml on that side were left out, in pieces of less than a tenth of the other one)"
+    return str(InputNote(path, found, "two lungs", "look at the volume, unless it is known to have one alone"))
+
+
 class LungReport:
-    """Measure the lungs of each volume that an evaluator segments, and say where there are none.
+    """Measure the lungs of each volume that an evaluator segments, and say where one or both are missing.
 
     ``report.csv`` has a line for the right lung, the left lung and both of each volume, ``report.json`` the same by
     volume; both are complete after every volume. ``<name>_report.png`` shows it.
 
     Args:
         output_dir: folder to write to.
-        enabled: whether to write anything; a volume without lungs is spoken of in any case.
+        enabled: whether to write anything; a volume in which a lung is missing is spoken of in any case.
 
     Raises:
-        KeyError: where the evaluator's items lack "pred", labels from :class:`bundlekit.lungs.SeparateLungsd`, or "hu".
+        KeyError: where the evaluator's items lack "hu", or "pred" and "left_out_ml" from
+            :class:`bundlekit.lungs.SeparateLungsd`.
     """
 
     def __init__(self, output_dir: str | os.PathLike, enabled: bool = True) -> None:
@@ -138,21 +156,21 @@ class LungReport:
         batch: Any = engine.state.batch
         output: Any = engine.state.output
         for inputs, outputs in zip(batch, output, strict=True):
-            self._add(inputs["hu"], outputs["pred"])
+            self._add(inputs["hu"], outputs["pred"], outputs["left_out_ml"])
 
-    def _add(self, hu: MetaTensor, labels: MetaTensor) -> None:
+    def _add(self, hu: MetaTensor, labels: MetaTensor, left_out_ml: Mapping[str, float]) -> None:
         path = hu.meta["filename_or_obj"]
         values, affine = (np.asarray(labels[0]), np.asarray(hu[0])), np.asarray(labels.affine, float)
-        note = None
-        if not values[0].any():
-            remedy = "look at the volume: its lungs may lie outside it, or its values may be no Hounsfield units"
-            note = str(InputNote(path, "no lung was found in it", "one or two lungs", remedy))
+        note = _note(path, values[0], left_out_ml)
+        if note:
             tqdm.write(f"warning: {note}", file=sys.stderr)  # on a line of its own, whatever bar is shown
         if not self.enabled:
             return
         measured = measure_lungs(*values, affine)
+        for name in _LUNGS:
+            measured[name]["left_out_ml"] = round(left_out_ml.get(name, sum(left_out_ml.values())), 3)
         self.volumes.append({"image": Path(path).name, **measured, "note": note})
-        name = create_file_basename("", path, "", separate_folder=False, makedirs=False)
+        name = name_volume(path)
         title = ", ".join(f"{lung} {measured[lung]['volume_ml']:.0f} ml" for lung in _LUNGS)
         save_lung_picture(*values, affine, self.output_dir / f"{name}_report.png", f"{name}: {title}")
         self._write_tables()

@@ -12,14 +12,18 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 from skimage.segmentation import watershed
 
 __all__ = ["LEFT", "RIGHT", "SeparateLungsd", "separate_lungs", "to_ras"]
 
 RIGHT, LEFT = 1, 2
 _BODY_HU = -500  # tissue lies above, air and lung below
-_AIR_HU = -925  # on average, lung lies above
+_AIR_HU = -975  # on average, lung lies above, that of emphysema as well
+_FOAM_HU = -925  # on average, foam of a table and emphysema lie below, other lung above
+_DISC_MM, _COARSE_MM = 25.0, 3.0  # half the thickness of a table at least, and of no chest; a pixel fine enough for it
 _MIN_SHARE = 0.1  # of the largest piece: less than any lung, more than what is seen of a windpipe
+_MIN_PIECE_ML = 1.0  # smaller ones are not worth a word
 _MIN_SHARE_ACROSS = 0.2  # of a piece beyond the midline, from which on it may be both lungs
 _MAX_BRIDGE_MM = 12.0  # half the thickness of what may join two lungs
 
@@ -82,19 +86,47 @@ def _is_right(box: tuple[slice, ...], affine: np.ndarray, midline_mm: float) -> 
     return affine[0, 0] * x + affine[0, 1] * y + affine[0, 2] * z + affine[0, 3] > midline_mm
 
 
-def _lungs(mask: np.ndarray, body: np.ndarray, hu: np.ndarray) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-    """The pieces that steps 1 and 2 of :func:`separate_lungs` leave."""
+def _open(area: np.ndarray, pixel_mm: np.ndarray) -> np.ndarray:
+    """What discs that fit into an area cover: without a table that touches the body. All of it where none fits."""
+    step = np.maximum(1, (_COARSE_MM / pixel_mm).astype(int))
+    coarse, edges_mm = area[:: step[0], :: step[1]], tuple(pixel_mm * step)
+    if coarse.all():
+        return area
+    core = ndimage.distance_transform_edt(coarse, edges_mm) > _DISC_MM
+    if not core.any():
+        return area
+    opened = ndimage.distance_transform_edt(~core, edges_mm) <= _DISC_MM
+    fine = opened.repeat(step[0], axis=0).repeat(step[1], axis=1)
+    return area & fine[: area.shape[0], : area.shape[1]]
+
+
+def _is_cut_open(box: tuple[slice, ...], piece: np.ndarray, body: np.ndarray, hu: np.ndarray) -> bool:
+    """Whether a piece outside the body is lung that the side of a cropped volume cuts open."""
+    if not any(box[axis].start == 0 or box[axis].stop == body.shape[axis] for axis in (0, 1)):
+        return False
+    mean_hu = hu[box][piece].mean()
+    if not _AIR_HU < mean_hu <= _FOAM_HU:
+        return bool(mean_hu > _FOAM_HU)
+    hulls = [convex_hull_image(plane) if plane.any() else plane for plane in np.moveaxis(body[..., box[2]], -1, 0)]
+    return bool(np.stack(hulls, axis=-1)[box[:2]][piece].mean() >= 0.5)
+
+
+def _candidates(
+    mask: np.ndarray, body: np.ndarray, hu: np.ndarray, affine: np.ndarray
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray, bool]]:
+    """The pieces that step 1 of :func:`separate_lungs` leaves, and whether step 2 drops them."""
+    edges_mm, voxel_ml = np.linalg.norm(affine[:3, :3], axis=0), abs(np.linalg.det(affine[:3, :3])) / 1000
     inside = body.copy()
     for k in np.flatnonzero(mask.any(axis=(0, 1))):
-        inside[..., k] = ndimage.binary_fill_holes(body[..., k])
+        inside[..., k] = _open(ndimage.binary_fill_holes(body[..., k]), edges_mm[:2])
     least = 0.0
     for box, piece in _pieces_by_size(mask):
-        if piece.sum() < least:
+        size = piece.sum()
+        if size < least and size * voxel_ml < _MIN_PIECE_ML:
             return
-        at_side = any(box[axis].start == 0 or box[axis].stop == mask.shape[axis] for axis in (0, 1))
-        if inside[box][piece].mean() >= 0.5 or (at_side and hu[box][piece].mean() > _AIR_HU):
-            least = least or _MIN_SHARE * piece.sum()
-            yield box, piece
+        if inside[box][piece].mean() >= 0.5 or _is_cut_open(box, piece, body, hu):
+            yield box, piece, bool(size < least)
+            least = least or _MIN_SHARE * size
 
 
 def _cut(piece: np.ndarray, is_right: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
@@ -113,12 +145,13 @@ def _cut(piece: np.ndarray, is_right: np.ndarray, spacing_mm: np.ndarray) -> np.
     return np.where(is_right, RIGHT, LEFT) * piece
 
 
-def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     """Label the right lung 1 and the left lung 2, and leave out what is no lung.
 
-    1. The body is the largest connected piece of tissue; its inside is what each axial slice of it encloses. Connected
-       pieces of the mask that lie outside, as air and table, are dropped, but for lung that a cropped volume's side
-       cuts open: it is denser than air.
+    1. The body is the largest connected piece of tissue; its inside is what each axial slice of it encloses, as far as
+       a disc of 25 mm fits into that, so that a table which touches the body is none of it. Connected pieces of the
+       mask that lie outside, as air and table, are dropped, but for lung that a cropped volume's side cuts open: it is
+       denser than air, and where it is as light as foam it lies in the body's convex hull.
     2. Pieces of less than a tenth of the largest one are dropped: what the network took of windpipe and bowel. There
        may be one lung alone. What a piece encloses, a nodule for instance, is part of it.
     3. A piece with a fifth of its volume beyond the midline, the body's mean x, may be both lungs that touch: it is
@@ -132,34 +165,43 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> np.n
         affine: 4 x 4 matrix from voxel index to position in mm, x growing to the patient's right.
 
     Returns:
-        uint8, of the shape of ``mask``: 0, 1 or 2.
+        - uint8, of the shape of ``mask``: 0, 1 or 2.
+        - By "right" and "left" the ml that step 2 dropped on that side, in pieces of 1 ml or more.
 
     Example:
         >>> from bundlekit.phantoms.thorax import thorax
         >>> phantom = thorax(np.random.default_rng(0), 64)
         >>> dark = phantom.image < -500  # lungs, and also windpipe, gas, foam in the table and all air
-        >>> labels = separate_lungs(dark, phantom.image, phantom.affine)
-        >>> bool(np.mean(labels != phantom.label) < 0.01)
-        True
+        >>> labels, left_out_ml = separate_lungs(dark, phantom.image, phantom.affine)
+        >>> bool(np.mean(labels != phantom.label) < 0.01), sum(left_out_ml.values()) > 20  # windpipe and gas
+        (True, True)
     """
     mask_ras, ras = to_ras(mask.astype(bool), affine)
     hu_ras, _ = to_ras(hu, affine)
     body = _body(hu_ras)
     midline_mm, spacing_mm = _midline_mm(body, ras), np.linalg.norm(ras[:3, :3], axis=0)
     labels = np.zeros(mask_ras.shape, np.uint8)
-    for box, piece in _lungs(mask_ras, body, hu_ras):
-        piece = ndimage.binary_fill_holes(piece)
+    left_out = {RIGHT: 0, LEFT: 0}
+    for box, piece, is_small in _candidates(mask_ras, body, hu_ras, ras):
         is_right = np.broadcast_to(_is_right(box, ras, midline_mm), piece.shape)
         share = is_right[piece].mean()
-        if min(share, 1 - share) >= _MIN_SHARE_ACROSS:
-            labels[box][piece] = _cut(piece, is_right, spacing_mm)[piece]
-        else:
-            labels[box][piece] = RIGHT if share > 0.5 else LEFT
-    return _from_ras(labels, affine)
+        side = RIGHT if share > 0.5 else LEFT
+        if is_small:
+            left_out[side] += piece.sum()
+            continue
+        piece = ndimage.binary_fill_holes(piece)
+        is_both = min(share, 1 - share) >= _MIN_SHARE_ACROSS
+        labels[box][piece] = _cut(piece, is_right, spacing_mm)[piece] if is_both else side
+    voxel_ml = abs(np.linalg.det(ras[:3, :3])) / 1000
+    return _from_ras(labels, affine), {
+        name: float(left_out[side] * voxel_ml) for name, side in (("right", RIGHT), ("left", LEFT))
+    }
 
 
 class SeparateLungsd(MapTransform):
     """From the probability of lung to 0 background, 1 right and 2 left lung, as :func:`separate_lungs` does it.
+
+    The millilitres that it left out as too small are added as "left_out_ml".
 
     Args:
         keys: probabilities to change, ``MetaTensor`` whose affine says where the voxels are.
@@ -187,6 +229,7 @@ class SeparateLungsd(MapTransform):
                 found = f"{tuple(probability.shape)} and {hu.shape}"
                 raise ValueError(f"{key!r} and {self.hu_key!r} have shapes {found}; expected (1, x, y, z) for both")
             affine = np.asarray(probability.affine, float)
-            labels = separate_lungs(np.asarray(probability[0]) > self.threshold, hu[0], affine)
+            mask = np.asarray(probability[0]) > self.threshold
+            labels, item["left_out_ml"] = separate_lungs(mask, hu[0], affine)
             item[key] = MetaTensor(torch.as_tensor(labels.copy())[None], meta=probability.meta)
         return item

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import itk
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt
 
 from bundlekit.files import InputError
 from bundlekit.grids import Grid, check_header, check_resampled
@@ -106,6 +108,26 @@ def test_only_what_resampling_makes_too_large_is_refused():
     for spacing_mm in (0.49, 0.01):
         with pytest.raises(InputError, match=r"a.nii: its voxels of 1 x 1 x 1 mm become .* expected 512 x 512 x 512"):
             check_resampled("a.nii", Grid((256, 256, 256), np.eye(4)), spacing_mm)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "SPL", "ASR"])
+@pytest.mark.parametrize(
+    ("shape", "edges_mm", "spacing_mm", "is_left_out"),
+    [
+        ((500, 500, 100), (1, 1, 40), (1, 1, 0), False),
+        ((500, 500, 100), (1, 1, 40), 1, True),  # cubes of 1 mm would be forty times as many
+        ((900, 900, 300), (0.8, 0.8, 0.1), (0.8, 0.8, 0), False),
+        ((900, 900, 300), (0.8, 0.8, 0.1), 0.4, False),  # cubes of 0.4 mm would be as many
+        ((900, 900, 300), (0.8, 0.8, 0.1), (0.4, 0.4, 0), True),  # but all thin slices stay
+    ],
+)
+def test_slices_that_keep_their_distance_are_not_resampled(axes, shape, edges_mm, spacing_mm, is_left_out):
+    order = axcodes2ornt(axes)[:, 0].astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(edges_mm)[:, order]
+    grid = Grid(tuple(np.array(shape)[order]), affine)
+    with pytest.raises(InputError, match="expected 512 x 512 x 512") if is_left_out else nullcontext():
+        check_resampled("a.nii", grid, spacing_mm)
 
 
 @pytest.mark.parametrize("ending", [".txt", ".nii", ".hdr"])

@@ -61,6 +61,16 @@ def test_padding_becomes_air_and_does_not_hide_an_offset(chest, padding, offset)
     assert (hu[outside] == AIR).all() and np.array_equal(hu[~outside], chest[~outside])
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_all_slices_are_looked_at_whatever_their_number(axis):
+    """Every eighth of eight million values is of the first slice, which is padding."""
+    stored = np.full((1000, 1000, 8), 1064, np.int16)
+    stored[:400] = 24
+    stored = np.moveaxis(stored, 2, axis)
+    stored[(slice(None),) * axis + (0,)] = -2000
+    assert find_offset(stored) == 1024
+
+
 @pytest.mark.parametrize(
     "values",
     [

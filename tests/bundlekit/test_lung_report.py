@@ -44,18 +44,19 @@ def test_axial_is_across_the_body_axis_whatever_the_file_s_axes_are():
     assert measure_lungs(labels.transpose(2, 0, 1), hu.transpose(2, 0, 1), turned) == measured
 
 
-def iteration(labels: np.ndarray, hu: np.ndarray, name: str) -> SimpleNamespace:
+def iteration(labels: np.ndarray, hu: np.ndarray, name: str, left_out_ml: tuple[float, float]) -> SimpleNamespace:
     meta = {"affine": torch.diag(torch.tensor([1.0, 1, 2, 1])), "filename_or_obj": f"/data/{name}.nii.gz"}
     pred, scan = (MetaTensor(torch.as_tensor(array)[None], meta=meta) for array in (labels, hu))
-    return SimpleNamespace(state=SimpleNamespace(batch=[{"hu": scan}], output=[{"pred": pred}]))
+    output = [{"pred": pred, "left_out_ml": dict(zip(("right", "left"), left_out_ml, strict=True))}]
+    return SimpleNamespace(state=SimpleNamespace(batch=[{"hu": scan}], output=output))
 
 
 def test_tables_pictures_and_a_volume_without_lungs(tmp_path, capsys):
     labels, hu = boxes()
     report = LungReport(tmp_path)
-    report(iteration(labels, hu, "a"))
+    report(iteration(labels, hu, "a", (0, 1.25)))
     assert capsys.readouterr().err == ""
-    report(iteration(np.zeros_like(labels), hu, "b"))
+    report(iteration(np.zeros_like(labels), hu, "b", (0, 0)))
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: /data/b.nii.gz: no lung was found in it; expected one or two lungs; look at ")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -63,18 +64,37 @@ def test_tables_pictures_and_a_volume_without_lungs(tmp_path, capsys):
     ]  # fmt: skip
     a, b = json.loads((tmp_path / "report.json").read_text())["volumes"]
     assert (a["image"], a["right"]["volume_ml"], a["note"]) == ("a.nii.gz", 0.08, None)
-    nothing = {"volume_ml": 0.0, "largest_axial_area_cm2": 0.0, "mean_hu": None}
+    nothing = {"volume_ml": 0.0, "largest_axial_area_cm2": 0.0, "mean_hu": None, "left_out_ml": 0}
     assert b["right"] == b["left"] == b["both"] == nothing and f"warning: {b['note']}" == line
+    assert [a[lung]["left_out_ml"] for lung in ("right", "left", "both")] == [0, 1.25, 1.25]
     rows = list(csv.reader((tmp_path / "report.csv").read_text().splitlines()))
-    assert rows[0] == ["image", "lung", "volume_ml", "largest_axial_area_cm2", "mean_hu"]
-    assert rows[1] == ["a.nii.gz", "right", "0.08", "0.2", "-800.0"]
-    assert rows[-1] == ["b.nii.gz", "both", "0.0", "0.0", ""] and len(rows) == 7
+    assert rows[0] == ["image", "lung", "volume_ml", "largest_axial_area_cm2", "mean_hu", "left_out_ml"]
+    assert rows[1] == ["a.nii.gz", "right", "0.08", "0.2", "-800.0", "0"]
+    assert rows[-1] == ["b.nii.gz", "both", "0.0", "0.0", "", "0"] and len(rows) == 7
+
+
+@pytest.mark.parametrize("missing", ["right", "left"])
+@pytest.mark.parametrize("small_ml", [0, 61.8])
+def test_one_lung_alone_is_spoken_of_and_what_was_left_out_on_its_other_side(tmp_path, capsys, missing, small_ml):
+    labels, hu = boxes()
+    labels[labels == (1 if missing == "right" else 2)] = 0
+    left_out_ml = (small_ml, 3.0) if missing == "right" else (3.0, small_ml)
+    report = LungReport(tmp_path)
+    report(iteration(labels, hu, "a", left_out_ml))
+    [line] = capsys.readouterr().err.splitlines()
+    small = " (62 ml on that side were left out, in pieces of less than a tenth of the other one)" if small_ml else ""
+    assert line == (
+        f"warning: /data/a.nii.gz: no {missing} lung was found in it{small}; expected two lungs; look at the volume, "
+        "unless it is known to have one alone"
+    )
+    [volume] = json.loads((tmp_path / "report.json").read_text())["volumes"]
+    assert f"warning: {volume['note']}" == line and volume[missing]["left_out_ml"] == small_ml
 
 
 def test_a_report_that_nobody_asked_for_still_speaks_of_missing_lungs(tmp_path, capsys):
     labels, hu = boxes()
     report = LungReport(tmp_path, enabled=False)
-    report(iteration(0 * labels, hu, "b"))
+    report(iteration(0 * labels, hu, "b", (0, 0)))
     assert "no lung was found" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,8 @@ from monai.data import MetaTensor
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy import ndimage
 
-from bundlekit.lungs import LEFT, RIGHT, SeparateLungsd, separate_lungs
+from bundlekit.lungs import LEFT, RIGHT, SeparateLungsd
+from bundlekit.lungs import separate_lungs as separate_and_count
 from bundlekit.phantoms import Phantom
 from bundlekit.phantoms.thorax import thorax
 
@@ -19,6 +20,10 @@ AXES = ["RAS", "LPS", "SPL", "PIR", "ASR"]
 @pytest.fixture(scope="module")
 def chest() -> Phantom:
     return thorax(np.random.default_rng(3), 64)
+
+
+def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    return separate_and_count(mask, hu, affine)[0]
 
 
 def reoriented(phantom: Phantom, array: np.ndarray, axes: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,6 +106,48 @@ def test_lungs_at_the_side_of_a_cropped_volume_stay(chest):
     affine[:3, 3] += affine[:3, :3] @ [x.min() + 5, 16, 8]
     assert label[0].any() and label[-1].any()
     assert np.array_equal(separate_lungs(label > 0, chest.image[box], affine), label)
+
+
+def test_emphysema_at_the_side_of_a_cropped_volume_stays(chest):
+    """As light as foam, it lies between the walls of the chest."""
+    x = np.argwhere(chest.label > 0)[:, 0]
+    box = np.s_[x.min() + 5 : x.max() - 5, :48]
+    label, affine = chest.label[box], chest.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [x.min() + 5, 0, 0]
+    assert label[0].any() and label[-1].any()
+    hu = np.where(label > 0, chest.image[box] - chest.image[chest.label > 0].mean() - 945, chest.image[box])
+    assert np.array_equal(separate_lungs(label > 0, hu, affine), label)
+
+
+@pytest.mark.parametrize("overlap_mm", [4, 8])
+def test_foam_of_a_table_that_touches_the_body_is_dropped(overlap_mm):
+    """Table and body are one piece of tissue, which closes around the foam."""
+    affine = np.diag([-4.0, -4, 10, 1])
+    index = np.stack(np.meshgrid(*map(np.arange, (96, 76, 12)), indexing="ij"), axis=-1)
+    x, y, z = np.moveaxis(index * [-4, -4, 10] + [190, 130, -55], -1, 0)
+    body = np.hypot(x / 160, y / 110) <= 1
+    depth_mm = -110 + overlap_mm - y
+    table = ~body & (depth_mm >= 0) & (depth_mm <= 40) & (np.abs(x) < 180)
+    foam = table & (depth_mm >= 8) & (depth_mm <= 32) & (np.abs(x) < 172) & (np.abs(z) < 50)
+    label = sum(side * (np.hypot((x - sign * 70) / 45, y / 65) <= 1) for side, sign in ((RIGHT, 1), (LEFT, -1)))
+    label = np.where(np.abs(z) < 50, label, 0)
+    hu = np.select([label > 0, foam, table | body], [-850, -930, 40], -1000)
+    assert ndimage.label(hu > -500)[1] == 1 and foam.sum() > 0.2 * (label > 0).sum()
+    assert ndimage.binary_fill_holes(hu[..., 6] > -500)[foam[..., 6]].all()
+    assert np.array_equal(separate_lungs((label > 0) | foam, hu, affine), label)
+
+
+@pytest.mark.parametrize(("radius_mm", "is_lung"), [(20, False), (50, True)])
+def test_a_second_lung_of_less_than_a_tenth_is_counted(chest, radius_mm, is_lung):
+    small = balls(chest, (-70.0, 0.0, 0.0), radius_mm=radius_mm)
+    mask = (chest.label == RIGHT) | small
+    hu = np.where(chest.label == LEFT, 40, chest.image)
+    hu[small] = -850
+    voxel_ml = abs(np.linalg.det(chest.affine)) / 1000
+    assert (small.sum() < 0.1 * (chest.label == RIGHT).sum()) != is_lung
+    labels, left_out_ml = separate_and_count(mask, hu, chest.affine)
+    assert np.array_equal(labels == RIGHT, chest.label == RIGHT) and (labels == LEFT).any() == is_lung
+    assert left_out_ml == {"right": 0, "left": 0 if is_lung else pytest.approx(small.sum() * voxel_ml)}
 
 
 def test_a_volume_without_lungs(chest):

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from bundlekit.phantoms import Phantom
 from bundlekit.phantoms.thorax import thorax
+from bundlekit.preparation import nifti_name
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
 SIDES = {"right": 1, "left": 2}
@@ -56,7 +57,8 @@ def segment(folder: Path, capfd=None) -> Run:
     volumes = json.loads((folder / "out/report.json").read_text())["volumes"]
     labels = {path.name.removesuffix("_seg.nii.gz"): nib.load(path) for path in (folder / "out").glob("*_seg.nii.gz")}
     said = capfd.readouterr().err if capfd else ""
-    return Run(labels, {volume["image"].split(".")[0]: volume for volume in volumes}, folder / "out", said)
+    by_name = {nifti_name(Path(volume["image"])): volume for volume in volumes}
+    return Run(labels, by_name, folder / "out", said)
 
 
 def as_image(phantom: Phantom, values: np.ndarray | None = None) -> nib.Nifti1Image:
@@ -170,9 +172,9 @@ def test_the_way_of_storing_does_not_matter(small, write_series, tmp_path, capfd
     scaled = as_image(small, ((hu + 1024) // 2).astype(np.uint16))
     scaled.header.set_slope_inter(2, -1024)
     save(scaled, tmp_path / "in", "scaled")
-    write_series(tmp_path / "in/series", hu, small.affine)
+    write_series(tmp_path / "in/1.2.840.1", hu, small.affine)
     done = segment(tmp_path, capfd)
-    names = {"plain", "scaled", "series", *STORED}
+    names = {"plain", "scaled", "1.2.840.1", *STORED}
     assert done.labels.keys() == done.volumes.keys() == names
     wanted = np.asarray(done.labels["plain"].dataobj)
     assert set(np.unique(wanted)) == {0, 1, 2}
@@ -198,13 +200,13 @@ def test_what_is_no_ct_and_what_has_no_lungs(small, tmp_path, capfd):
     assert note.startswith(f"note: {tmp_path}/in/grey.nii.gz: holds values from 0 to ") and "; expected a CT " in note
     for name in ("grey", "abdomen"):
         assert not np.asarray(done.labels[name].dataobj).any()
-        assert done.volumes[name]["both"] == {"volume_ml": 0.0, "largest_axial_area_cm2": 0.0, "mean_hu": None}
+        nothing = {"volume_ml": 0.0, "largest_axial_area_cm2": 0.0, "mean_hu": None, "left_out_ml": 0.0}
+        assert done.volumes[name]["both"] == nothing
         assert f"warning: {tmp_path}/in/{name}.nii.gz: no lung was found in it; expected one or two" in done.stderr
 
 
 def test_files_that_cannot_be_used_are_left_out_with_a_line_each(small, tmp_path, capfd):
     hu = small.image
-    save(as_image(small, hu[..., :1]), tmp_path / "in", "single")
     save(as_image(small, hu[..., 0]), tmp_path / "in", "plane")
     save(as_image(small, np.stack([hu, hu], axis=-1)), tmp_path / "in", "times")
     save(as_image(small, np.where(hu > 200, np.nan, hu).astype(np.float32)), tmp_path / "in", "nan")
@@ -219,12 +221,64 @@ def test_files_that_cannot_be_used_are_left_out_with_a_line_each(small, tmp_path
         checks.start(data=[[]])
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
     found = {Path(line.split(": ")[1]).name.split(".")[0]: line.split(": ", 2)[2] for line in lines}
-    assert found.keys() == {"single", "plane", "times", "nan", "spacing"}
-    assert found["single"].startswith("is 40 x 40 x 1; expected at least 2 pixels a side")
+    assert found.keys() == {"plane", "times", "nan", "spacing"}
     assert found["plane"].startswith("has 2 spatial dimensions (40 x 40); expected 3 dimensions")
     assert found["times"].startswith("holds several volumes (40 x 40 x 26 x 2); expected one volume")
     assert found["nan"].startswith("has values that are NaN or infinite (")
     assert found["spacing"].startswith("its header says that a voxel measures 9.6 x 0 x 12 mm; expected sizes above 0")
+
+
+@pytest.mark.parametrize("mean_hu", [-940, -830, -660])
+def test_lungs_of_any_density_have_their_volume(chest, tmp_path, mean_hu):
+    """From emphysema to a lung breathed out; vessels, nodule and noise stay."""
+    air = (chest.label > 0) & (chest.image < -500)
+    hu = np.where(air, chest.image + np.int16(mean_hu - chest.image[air].mean()), chest.image)
+    save(as_image(chest, hu.clip(-1024)), tmp_path / "in", "a")
+    done = segment(tmp_path)
+    for name in SIDES:
+        assert done.volumes["a"][name]["volume_ml"] == pytest.approx(chest.truth[f"{name}_ml"], rel=0.02)
+
+
+def test_a_series_of_a_tilted_gantry_has_its_volume(chest, write_series, tmp_path):
+    """The table moves along the body, the slices lean by 20 degrees."""
+    lean = np.eye(4)
+    lean[:3, :3] = np.array([[-1, 0, 0], [0, -np.cos(0.35), 0], [0, np.sin(0.35), 1]]) * [4, 4, 5]
+    shape = np.array([96, 100, 88])
+    lean[:3, 3] = chest.affine[:3] @ [*(np.array(chest.image.shape) - 1) / 2, 1] - lean[:3, :3] @ (shape - 1) / 2
+    image = resample_from_to(as_image(chest), (tuple(shape), lean), order=1, cval=-1000)
+    write_series(tmp_path / "in/s", np.rint(image.dataobj).astype(int) // 2 * 2, lean)
+    done = segment(tmp_path)
+    assert np.allclose(done.labels["s"].affine, lean, atol=1e-3) and done.labels["s"].shape == tuple(shape)
+    for name in SIDES:
+        assert done.volumes["s"][name]["volume_ml"] == pytest.approx(chest.truth[f"{name}_ml"], rel=0.02)
+
+
+def test_a_single_slice_gets_a_single_slice(chest, tmp_path):
+    k = int(np.argmax((chest.label > 0).sum(axis=(0, 1))))
+    save(as_image(chest, chest.image[..., k : k + 1]), tmp_path / "in", "a")
+    labels = segment(tmp_path).labels["a"]
+    found, wanted = np.asarray(labels.dataobj), chest.label[..., k : k + 1]
+    assert found.shape == wanted.shape and np.allclose(labels.affine, chest.affine)
+    assert set(np.unique(found)) == {0, 1, 2} and (found == wanted).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "names", [["inference"], ["train"], ["train", "multi_gpu_train"], ["train", "evaluate"]], ids=str
+)
+def test_patches_and_windows_that_cannot_be_are_named(tmp_path, capfd, names):
+    parser = ConfigParser(ConfigParser.load_config_files([BUNDLE / f"configs/{name}.json" for name in names]))
+    parser.update({"bundle_root": str(BUNDLE), "dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out")})
+    parser.update({"device": "cpu", "ckpt_path": str(tmp_path / "a.pt"), "patch_size": [128, 100]})
+    parser.update({"window_hu": [400, -1000]})
+    if "multi_gpu_train" in names:
+        parser.update({"initialize": []})
+    with pytest.raises(SystemExit):
+        parser.get_parsed_content("run", eval_expr=True)
+    lines = capfd.readouterr().err.splitlines()
+    assert (
+        'error: patch_size: is [128, 100]; expected 2 whole multiples of 8; pass them as --patch_size "[128,128]"'
+    ) in lines
+    assert any(line.startswith("error: window_hu: is [400, -1000]; expected two numbers, the lower") for line in lines)
 
 
 def test_slices_of_one_voxel_train(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from bundlekit.hounsfield import note_units
 from bundlekit.preparation import nifti_name
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
+SECTIONS = ("training", "validation", "test")
 SHAPE = (7, 6, 5)
 AFFINE = np.array([[-0.8, 0, 0, 5], [0, 0, 2.5, 7], [0, 0.8, 0, 9], [0, 0, 0, 1]])
 
@@ -55,7 +57,7 @@ def usable(folder: Path) -> dict[str, int]:
     options = {key: parser.get(f"checks::{key}") for key in ("spatial_dims", "channels", "label_values", "min_size")}
     checks = RunChecks(**options, examine=note_units)
     content = json.loads((folder / "dataset.json").read_text())
-    found = {name: len(checks.section(folder, name)) for name in ("training", "validation", "test") if name in content}
+    found = {name: len(checks.section(folder, name)) for name in SECTIONS if name in content}
     checks.finish()
     return found
 
@@ -137,6 +139,9 @@ def test_kaggle_slices_alone(tmp_path):
         ("c{}.nii.gz", "c{}_mask.nii.gz"),
         ("IMG_c{}.nii", "MASK_c{}.nii"),
         ("c{}-volume.nii.gz", "c{}-Seg.nii.gz"),
+        ("lung_c{}.nii.gz", "lung_c{}_mask.nii.gz"),
+        ("c{}.nii.gz", "c{}_lung.nii.gz"),
+        ("lung_c{}.nii.gz", "lung_c{}_lungs.nii.gz"),
     ],
 )
 def test_folders_of_volumes_with_masks(tmp_path, image, label):
@@ -212,6 +217,66 @@ def test_missing_masks_images_and_folders(tmp_path):
         errors(tmp_path / "none")[0]
         == f"{tmp_path}/none: is not a folder; expected the folder of the data; correct --source"
     )
+
+
+@pytest.mark.parametrize("name", ["1", "7"])
+def test_a_slice_with_the_name_of_a_volume_is_not_written_over_it(tmp_path, name):
+    write_kaggle(tmp_path, {}, [])
+    for i in range(1, 4):
+        save(tmp_path / f"3d_images/IMG_{i}.nii.gz", hu(i, (4, 6, 6)), np.int16)
+        save(tmp_path / f"3d_images/MASK_{i}.nii.gz", mask(i, (4, 6, 6)), np.uint8)
+    for kind, values in {"2d_images": hu(9, (6, 7)).astype(np.int16), "2d_masks": np.eye(6, 7, dtype=np.uint8)}.items():
+        tifffile.imwrite(tmp_path / kind / f"{name}.tif", values)
+    if name == "7":
+        dataset = prepared(tmp_path, tmp_path / "out")
+        assert sorted(n for section in SECTIONS for n in names(dataset[section])) == ["1", "2", "3", "7"]
+        return
+    assert errors(tmp_path) == [
+        f"{tmp_path}/2d_images/1.tif: has the output name 1 of {tmp_path}/3d_images/IMG_1.nii.gz; expected another "
+        "name; rename the slice and its mask, as to ID_1_Z_0001.tif"
+    ]
+
+
+def test_slices_that_differ_in_their_ending(tmp_path):
+    write_kaggle(tmp_path, dict.fromkeys(range(4), np.int16), [])
+    (tmp_path / "2d_masks/ID_0002_Z_0142.tif").rename(tmp_path / "2d_masks/ID_0002_Z_0142.tiff")  # of an image in .tif
+    assert len(prepared(tmp_path, tmp_path / "out")["training"]) == 2
+    shutil.rmtree(tmp_path / "out")
+    tifffile.imwrite(tmp_path / "2d_images/ID_0001_Z_0142.tiff", hu(8, (6, 7)).astype(np.int16))
+    assert errors(tmp_path) == [
+        f"{tmp_path}/2d_images/ID_0001_Z_0142.tiff: is of the same case, ID_0001_Z_0142, as "
+        f"{tmp_path}/2d_images/ID_0001_Z_0142.tif; expected one file; rename one of them"
+    ]
+
+
+@pytest.mark.parametrize(("volumes", "fold", "wanted"), [([2], 0, "0002"), ([2, 31], 0, "0002"), ([2, 31], 1, "0031")])
+def test_one_or_two_volumes_beside_slices(tmp_path, volumes, fold, wanted):
+    """They test and validate, and slices of the same patients are in no list."""
+    write_kaggle(tmp_path / "in", dict.fromkeys([*range(20), 31], np.int16), volumes)
+    dataset = prepared(tmp_path / "in", tmp_path / "out", "--fold", str(fold))
+    assert names(dataset["test"]) == [wanted]
+    free = [f"ID_{i:04d}_Z_0142" for i in [*range(20), 31] if i not in volumes]
+    validation = [free[7], free[15]] if len(volumes) == 1 else [f"{i:04d}" for i in volumes if f"{i:04d}" != wanted]
+    assert names(dataset["validation"]) == validation
+    assert names(dataset["training"]) == [name for name in free if name not in validation]
+    assert usable(tmp_path / "out") == {section: len(dataset[section]) for section in SECTIONS}
+    result = run(tmp_path / "in", tmp_path / "more", "--fold", str(len(volumes)))
+    expected = " or ".join(map(str, range(len(volumes))))
+    assert result.returncode == 1 and result.stderr == (
+        f"error: --fold: is {len(volumes)}; expected {expected}, as there are volumes; pass another one\n"
+    )
+
+
+def test_too_few_to_train_with(tmp_path):
+    write_kaggle(tmp_path, {}, [2])
+    assert errors(tmp_path) == [
+        f"{tmp_path}: holds 1 volumes with masks; expected 3 at least, to train, to validate and to test; add some, or "
+        "slices in 2d_images/ and 2d_masks/"
+    ]
+    tifffile.imwrite(tmp_path / "2d_images/ID_0002_Z_0142.tif", hu(2, (6, 7)).astype(np.int16))
+    tifffile.imwrite(tmp_path / "2d_masks/ID_0002_Z_0142.tif", mask(2, (6, 7)).astype(np.uint8))
+    [line] = errors(tmp_path)
+    assert line.startswith(f"{tmp_path}: leaves nothing to train with: 0 slices are of other patients than the volumes")
 
 
 def test_two_files_of_one_case_and_a_source_that_is_the_output(tmp_path):

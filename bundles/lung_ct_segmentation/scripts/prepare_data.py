@@ -7,11 +7,13 @@ Kaggle's download, unpacked, has slices in 2d_images/ and 2d_masks/ (*.tif of th
 (IMG_*.nii.gz and MASK_*.nii.gz); either alone will do. A slice becomes a volume of one slice, with pixels of 0.7 mm,
 since the files do not say. A volume with its slices along the first axis, whose header does not know of it, gets its
 axes put right. Slices train, but for those with the number of a volume that validates or tests: they may be of the same
-patient.
+patient. Where there are two volumes alone beside them, one tests and one validates; a single one tests, and every
+eighth slice validates.
 
 Any other folder holds images/ (or imagesTr/) and masks/ (or labels/, labelsTr/), or images and masks side by side, a
 mask known by a word in its name: case1.nii.gz and case1_mask.nii.gz, IMG_1.nii.gz and MASK_1.nii.gz. Words such as
-image, ct, mask, seg, label and lung are no part of a case's name.
+image, ct, mask, seg, label and lung are no part of a case's name; lung is the word of a mask where no other one is, as
+in case1.nii.gz and case1_lung.nii.gz.
 
 Of the volumes sorted by name every fifth one, from number --fold on, tests (of fewer than five: one); every eighth of
 the others validates, one at least; the rest trains. In a mask 0 is background; one other value, as 255, becomes 1; 1
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nibabel
@@ -34,12 +36,13 @@ from bundlekit.folds import split_fold
 from bundlekit.grids import Grid, check_same_grid
 from bundlekit.preparation import Case, Plan, file_faults, nifti_name, run_program
 
-NUM_FOLDS = 5
+NUM_FOLDS, MIN_CASES = 5, 3
 PIXEL_MM = 0.7
 VOLUMES, SLICES = (".nii.gz", ".nii"), (".tif", ".tiff")
 PAIRS = [(images, masks) for images in ("images", "imagesTr") for masks in ("masks", "labels", "labelsTr")]
 IMAGE_WORDS = {"img", "image", "images", "ct", "vol", "volume"}
-MASK_WORDS = {"mask", "masks", "seg", "segmentation", "label", "labels", "lung", "lungs"}
+MASK_WORDS = {"mask", "masks", "seg", "segmentation", "label", "labels"}
+LUNG_WORDS = {"lung", "lungs"}  # may name the mask or the whole set
 HEADER = {
     "name": "Lungs in CT",
     "labels": {"0": "background", "1": "right lung, or lung of either side", "2": "left lung"},
@@ -55,16 +58,34 @@ def words(path: Path) -> list[str]:
     return re.split(r"[-_. ]+", nifti_name(path))
 
 
+def count(path: Path, some: set[str]) -> int:
+    return sum(word.lower() in some for word in words(path))
+
+
 def case_name(path: Path) -> str:
     """The name without words for image and mask, and without nnU-Net's number of the modality."""
-    kept = [word for word in words(path) if word.lower() not in IMAGE_WORDS | MASK_WORDS]
+    kept = [word for word in words(path) if word.lower() not in IMAGE_WORDS | MASK_WORDS | LUNG_WORDS]
     return "_".join(kept[:-1] if len(kept) > 1 and kept[-1] == "0000" else kept) or "volume"
 
 
-def by_case(paths: Iterable[Path]) -> dict[str, Path]:
+def find_masks(paths: list[Path]) -> set[Path]:
+    """Those whose names say mask; where none of a case's does, those that say lung more often than the others."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(case_name(path), []).append(path)
+    masks: set[Path] = set()
+    for group in groups.values():
+        least = min(count(path, LUNG_WORDS) for path in group)
+        masks |= {path for path in group if count(path, MASK_WORDS)} or {
+            path for path in group if count(path, LUNG_WORDS) > least
+        }
+    return masks
+
+
+def by_case(paths: Iterable[Path], name_of: Callable[[Path], str] = case_name) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
-        name = case_name(path)
+        name = name_of(path)
         if name in found:
             raise InputError(path, f"is of the same case, {name}, as {found[name]}", "one file", "rename one of them")
         found[name] = path
@@ -85,14 +106,27 @@ def volumes(source: Path) -> list[Case]:
         if all((source / name).is_dir() for name in folders):
             return paired(*(files(source / name, VOLUMES) for name in folders), source / folders[1])
     found = files(source, VOLUMES)
-    masks = [path for path in found if MASK_WORDS & {word.lower() for word in words(path)}]
-    return paired([path for path in found if path not in masks], masks, source)
+    masks = find_masks(found)
+    return paired([path for path in found if path not in masks], sorted(masks), source)
 
 
 def slices(source: Path) -> list[Case]:
     folders = [source / "2d_images", source / "2d_masks"]
-    names = sorted({path.name for folder in folders if folder.is_dir() for path in files(folder, SLICES)})
-    return [Case(Path(name).stem, {"CT": folders[0] / name}, folders[1] / name) for name in names]
+    image, mask = (
+        by_case(files(folder, SLICES) if folder.is_dir() else (), lambda path: path.stem) for folder in folders
+    )
+    names = sorted(image.keys() | mask.keys())
+    return [Case(n, {"CT": image.get(n, folders[0] / f"{n}.tif")}, mask.get(n, folders[1] / f"{n}.tif")) for n in names]
+
+
+def require_distinct(whole: list[Case], single: list[Case]) -> None:
+    """A slice named as a volume would be written over it."""
+    volume_of = {case.name.lower(): case.images["CT"] for case in whole}
+    for case in single:
+        if case.name.lower() in volume_of:
+            found = f"has the output name {case.name} of {volume_of[case.name.lower()]}"
+            remedy = f"rename the slice and its mask, as to ID_{case.name}_Z_0001.tif"
+            raise InputError(case.images["CT"], found, "another name", remedy)
 
 
 def load(path: Path, slices_first: bool = False) -> nibabel.Nifti1Image:
@@ -134,14 +168,32 @@ def load_mask(path: Path, image: nibabel.Nifti1Image, slices_first: bool) -> nib
     return nibabel.Nifti1Image(labels.astype(np.uint8), image.affine)
 
 
-def split(whole: list[Case], single: list[Case], fold: int) -> dict[str, list[str]]:
+def split(source: Path, whole: list[Case], single: list[Case], fold: int) -> dict[str, list[str]]:
     """Names of the cases of each list; slices train where there are volumes, without those of a patient held back."""
     names = [case.name for case in whole or single]
-    sections = split_fold(names, fold, min(NUM_FOLDS, len(names)))
-    if whole:
-        held_back = {int(n) for kind in ("validation", "test") for n in sections[kind] if n.isdigit()}
-        numbers = {case.name: re.match(r"ID_(\d+)", case.name) for case in single}
-        sections["training"] += [n for n, match in numbers.items() if not match or int(match[1]) not in held_back]
+    if len(names) >= MIN_CASES:
+        sections = split_fold(names, fold, min(NUM_FOLDS, len(names)))
+    elif not (whole and single):
+        found = f"holds {len(names)} {'volumes' if whole else 'slices'} with masks"
+        remedy = "add some" if single else "add some, or slices in 2d_images/ and 2d_masks/"
+        raise InputError(source, found, f"{MIN_CASES} at least, to train, to validate and to test", remedy)
+    elif not 0 <= fold < len(names):
+        expected = " or ".join(map(str, range(len(names))))
+        raise InputError("--fold", f"is {fold}", f"{expected}, as there are volumes", "pass another one")
+    else:
+        test = names[fold]
+        sections = {"training": [], "validation": [name for name in names if name != test], "test": [test]}
+    if not whole:
+        return sections
+    held_back = {int(n) for kind in ("validation", "test") for n in sections[kind] if n.isdigit()}
+    numbers = {case.name: re.match(r"ID_(\d+)", case.name) for case in single}
+    usable = [n for n, match in numbers.items() if not match or int(match[1]) not in held_back]
+    if not sections["validation"]:
+        sections["validation"] = usable[7::8] or usable[-1:]
+    sections["training"] += [name for name in usable if name not in sections["validation"]]
+    if not sections["training"]:
+        found = f"leaves nothing to train with: {len(usable)} slices are of other patients than the volumes"
+        raise InputError(source, found, "more slices or volumes", "add some")
     return sections
 
 
@@ -154,7 +206,8 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
     if not whole + single:
         expected = "2d_images/ and 2d_masks/, 3d_images/, images/ and masks/, or NIfTI volumes beside their masks"
         raise InputError(source, "holds no CT data", expected, "pass the folder that directly holds them")
-    sections = split(whole, single, fold)
+    require_distinct(whole, single)
+    sections = split(source, whole, single, fold)
     used = {name for section in sections.values() for name in section}
     cases = [case for case in whole + single if case.name in used]
     image_of = {case.label: case.images["CT"] for case in cases}

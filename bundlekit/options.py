@@ -1,0 +1,90 @@
+"""Numbers that a command line passes to a run: what is wrong with them, told with the option's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from .files import InputError
+
+__all__ = ["check_ascending", "check_multiples", "check_positive", "is_positive"]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf")
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value is a finite number above 0.
+
+    Example:
+        >>> is_positive(0.5), is_positive("0.5"), is_positive(True)
+        (True, False, False)
+    """
+    return _is_finite(value) and value > 0
+
+
+def check_positive(options: Mapping[str, Any]) -> None:
+    """Make sure that options are numbers above 0.
+
+    Args:
+        options: by name.
+
+    Raises:
+        InputError: for the first that is none.
+
+    Example:
+        >>> check_positive({"spacing_mm": -1})
+        Traceback (most recent call last):
+        bundlekit.files.InputError: spacing_mm: is -1; expected a number above 0; pass one with --spacing_mm
+    """
+    for name, value in options.items():
+        if not is_positive(value):
+            raise InputError(name, f"is {value!r}", "a number above 0", f"pass one with --{name}")
+
+
+def check_ascending(options: Mapping[str, Any]) -> None:
+    """Make sure that options are two numbers, the lower one first.
+
+    Args:
+        options: by name.
+
+    Raises:
+        InputError: for the first that is not.
+
+    Example:
+        >>> check_ascending({"window_hu": [400, -1000]})
+        Traceback (most recent call last):
+        bundlekit.files.InputError: window_hu: is [400, -1000]; expected two numbers, the lower one first; pass them \
+as --window_hu "[LOWER,UPPER]"
+    """
+    for name, value in options.items():
+        pair = value if isinstance(value, list | tuple) and all(map(_is_finite, value)) else ()
+        if len(pair) != 2 or pair[0] >= pair[1]:
+            remedy = f'pass them as --{name} "[LOWER,UPPER]"'
+            raise InputError(name, f"is {value!r}", "two numbers, the lower one first", remedy)
+
+
+def check_multiples(options: Mapping[str, tuple[Any, Sequence[int]]]) -> None:
+    """Make sure that options are whole numbers above 0, each a multiple of a step of its own.
+
+    Args:
+        options: by name the numbers and their steps.
+
+    Raises:
+        InputError: for the first that is not.
+
+    Example:
+        >>> check_multiples({"patch_size": ([100, 100], [8, 8])})
+        Traceback (most recent call last):
+        bundlekit.files.InputError: patch_size: is [100, 100]; expected 2 whole multiples of 8; pass them as \
+--patch_size "[128,128]"
+    """
+    for name, (value, steps) in options.items():
+        sizes = value if isinstance(value, list | tuple) else ()
+        whole = all(isinstance(size, Integral) and is_positive(size) for size in sizes)
+        if not whole or len(sizes) != len(steps) or any(size % step for size, step in zip(sizes, steps, strict=True)):
+            multiples = " and ".join(map(str, dict.fromkeys(steps)))
+            remedy = f'pass them as --{name} "[{",".join(str(16 * step) for step in steps)}]"'
+            raise InputError(name, f"is {value!r}", f"{len(steps)} whole multiples of {multiples}", remedy)

@@ -1,0 +1,35 @@
+"""Numbers of a command line, right and wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from bundlekit.files import InputError
+from bundlekit.options import check_ascending, check_multiples, check_positive
+
+NO_NUMBERS = [True, "3", None, float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, 0, -1.5])
+def test_what_is_not_above_0(value):
+    check_positive({"a": 0.1, "b": 3})
+    with pytest.raises(InputError, match=r"^b: is .*; expected a number above 0; pass one with --b$"):
+        check_positive({"a": 1, "b": value})
+
+
+@pytest.mark.parametrize(
+    "value", [5, "ab", [], [1], [1, 2, 3], [400, -1000], [7, 7], *([0, bad] for bad in NO_NUMBERS)], ids=str
+)
+def test_what_is_no_range(value):
+    check_ascending({"a": [-1000, 400], "b": (0.5, 1)})
+    with pytest.raises(InputError, match=r"^a: is .*; expected two numbers, the lower one first; pass them as --a "):
+        check_ascending({"a": value})
+
+
+@pytest.mark.parametrize(
+    "value", [128, "128", [], [128], [128, 0], [128, -8], [128, 100], [128.0, 128.0], [8, 8, 8], [True, 8]], ids=str
+)
+def test_what_is_no_multiple(value):
+    check_multiples({"a": ([128, 8], [8, 8]), "b": ((3, 32), (1, 16))})
+    with pytest.raises(InputError, match=r'^a: is .*; expected 2 whole multiples of 8; pass them as --a "\[128,128\]"'):
+        check_multiples({"a": (value, [8, 8])})
