@@ -219,22 +219,25 @@ def test_missing_masks_images_and_folders(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["1", "7"])
-def test_a_slice_with_the_name_of_a_volume_is_not_written_over_it(tmp_path, name):
+def test_slices_with_the_name_of_a_volume_are_not_written_over_it(tmp_path):
     write_kaggle(tmp_path, {}, [])
-    for i in range(1, 4):
+    for i in (1, 2, 3):
         save(tmp_path / f"3d_images/IMG_{i}.nii.gz", hu(i, (4, 6, 6)), np.int16)
         save(tmp_path / f"3d_images/MASK_{i}.nii.gz", mask(i, (4, 6, 6)), np.uint8)
-    for kind, values in {"2d_images": hu(9, (6, 7)).astype(np.int16), "2d_masks": np.eye(6, 7, dtype=np.uint8)}.items():
-        tifffile.imwrite(tmp_path / kind / f"{name}.tif", values)
-    if name == "7":
-        dataset = prepared(tmp_path, tmp_path / "out")
-        assert sorted(n for section in SECTIONS for n in names(dataset[section])) == ["1", "2", "3", "7"]
-        return
+    for i in (1, 2, 7):
+        tifffile.imwrite(tmp_path / f"2d_images/{i}.tif", hu(i, (6, 7)).astype(np.int16))
+        tifffile.imwrite(tmp_path / f"2d_masks/{i}.tif", mask(i, (6, 7)).astype(np.uint8))
     assert errors(tmp_path) == [
-        f"{tmp_path}/2d_images/1.tif: has the output name 1 of {tmp_path}/3d_images/IMG_1.nii.gz; expected another "
-        "name; rename the slice and its mask, as to ID_1_Z_0001.tif"
+        f"{tmp_path}/2d_images/{i}.tif: has the output name {i} of {tmp_path}/3d_images/IMG_{i}.nii.gz; expected "
+        f"another name; rename the slice and its mask, as to ID_{i}_Z_0001.tif"
+        for i in (1, 2)
     ]
+    for i in (1, 2):
+        for kind in ("2d_images", "2d_masks"):
+            (tmp_path / f"{kind}/{i}.tif").rename(tmp_path / f"{kind}/ID_{i}_Z_0001.tif")
+    dataset = prepared(tmp_path, tmp_path / "out")
+    there = sorted(name for section in SECTIONS for name in names(dataset[section]))
+    assert there == ["1", "2", "3", "7", "ID_2_Z_0001"]  # patient 1 tests
 
 
 def test_slices_that_differ_in_their_ending(tmp_path):

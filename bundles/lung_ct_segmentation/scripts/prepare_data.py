@@ -119,14 +119,19 @@ def slices(source: Path) -> list[Case]:
     return [Case(n, {"CT": image.get(n, folders[0] / f"{n}.tif")}, mask.get(n, folders[1] / f"{n}.tif")) for n in names]
 
 
-def require_distinct(whole: list[Case], single: list[Case]) -> None:
-    """A slice named as a volume would be written over it."""
+def name_faults(whole: list[Case], single: list[Case]) -> list[InputError]:
+    """All slices that are named as a volume and would be written over it."""
     volume_of = {case.name.lower(): case.images["CT"] for case in whole}
-    for case in single:
-        if case.name.lower() in volume_of:
-            found = f"has the output name {case.name} of {volume_of[case.name.lower()]}"
-            remedy = f"rename the slice and its mask, as to ID_{case.name}_Z_0001.tif"
-            raise InputError(case.images["CT"], found, "another name", remedy)
+    return [
+        InputError(
+            case.images["CT"],
+            f"has the output name {case.name} of {volume_of[case.name.lower()]}",
+            "another name",
+            f"rename the slice and its mask, as to ID_{case.name}_Z_0001.tif",
+        )
+        for case in single
+        if case.name.lower() in volume_of
+    ]
 
 
 def load(path: Path, slices_first: bool = False) -> nibabel.Nifti1Image:
@@ -206,7 +211,6 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
     if not whole + single:
         expected = "2d_images/ and 2d_masks/, 3d_images/, images/ and masks/, or NIfTI volumes beside their masks"
         raise InputError(source, "holds no CT data", expected, "pass the folder that directly holds them")
-    require_distinct(whole, single)
     sections = split(source, whole, single, fold)
     used = {name for section in sections.values() for name in section}
     cases = [case for case in whole + single if case.name in used]
@@ -215,7 +219,7 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
     def converted_mask(file: Path) -> nibabel.Nifti1Image:
         return load_mask(file, load(image_of[file], kaggle), kaggle)
 
-    errors = file_faults(cases, output)
+    errors = name_faults(whole, single) + file_faults(cases, output)
     for mask in image_of if not errors else ():
         try:
             converted_mask(mask)
