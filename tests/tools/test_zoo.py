@@ -1,0 +1,158 @@
+"""What is packed for the model zoo: complete, the same twice, its hosted weights to be had, and usable on its own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = ROOT / "tools/zoo.py"
+SPEC = importlib.util.spec_from_file_location("zoo", PATH)
+zoo = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(zoo)
+BUNDLES = sorted(path.parent.parent for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+assert BUNDLES
+SMALL = ROOT / "bundles/lung_ct_segmentation"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return Path(shutil.copytree(SMALL, tmp_path / SMALL.name))
+
+
+def change_metadata(bundle: Path, **changed) -> None:
+    path = bundle / "configs/metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_every_bundle_is_fit(bundle):
+    assert list(zoo.faults(bundle)) == []
+
+
+def test_what_is_missing_is_told_at_once(bundle):
+    (bundle / "LICENSE").unlink()
+    (bundle / "models/model.ts").unlink()
+    found = list(zoo.faults(bundle))
+    assert [fault.split(": ")[0] for fault in found] == [f"{bundle}/LICENSE", f"{bundle}/models/model.ts"]
+
+
+def test_versions_that_do_not_fit(bundle):
+    change_metadata(bundle, version="0.2", required_packages_version={"unet-bundles": "0.0.1"})
+    version, required = zoo.faults(bundle)
+    assert "version is 0.2; expected x.y.z with an entry in changelog" in version
+    assert "has unet-bundles 0.0.1; expected 0.1.0" in required
+
+
+def test_scripted_weights_have_to_be_those_of_the_other_file(bundle):
+    path = bundle / "models/model.pt"
+    state = torch.load(path, weights_only=True)
+    state[next(iter(state))].flatten()[0] += 1
+    torch.save(state, path)
+    (fault,) = zoo.faults(bundle)
+    assert "model.ts: holds other weights than model.pt; run make export" in fault
+
+
+def test_a_large_file_is_named(bundle):
+    with (bundle / "docs/atlas.bin").open("wb") as file:
+        file.truncate(26_000_000)
+    (fault,) = zoo.faults(bundle)
+    assert "docs/atlas.bin: has 26.0 MB; expected 25 at most: pass --host" in fault
+
+
+def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
+    (bundle / "data").mkdir()
+    (bundle / "data/patient.nii.gz").write_bytes(b"private")
+    (bundle / "models/model.onnx").write_bytes(b"made by make export")
+    first = zoo.pack(bundle, tmp_path / "first", None)
+    for path in bundle.rglob("*"):
+        os.utime(path, (1, 1))
+    second = zoo.pack(bundle, tmp_path / "second", None)
+    assert first.name == second.name == "lung_ct_segmentation_v0.1.0.zip"
+    assert first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as archive:
+        names = archive.namelist()
+        assert archive.read(f"{SMALL.name}/models/model.pt") == (SMALL / "models/model.pt").read_bytes()
+    assert {f"{SMALL.name}/{name}" for name in zoo.NEEDED} < set(names)
+    assert not [name for name in names if "data/" in name or name.endswith(".onnx")]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def host(tmp_path):
+    """The URL of a server of tmp_path/output/hosted."""
+    folder = tmp_path / "output/hosted"
+    folder.mkdir(parents=True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def fetch(bundle: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "monai.bundle", "download_large_files", "--bundle_path", str(bundle)]
+    environment = {**os.environ, "no_proxy": "127.0.0.1"}
+    return subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
+
+
+def test_hosted_weights_come_back_and_only_the_right_ones(host, tmp_path):
+    archive = zoo.pack(SMALL, tmp_path / "output", host)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path)
+    unpacked = tmp_path / SMALL.name
+    assert not (unpacked / "models").exists()
+    done = fetch(unpacked)
+    assert done.returncode == 0, done.stderr
+    for name in zoo.WEIGHTS:
+        assert (unpacked / name).read_bytes() == (SMALL / name).read_bytes()
+
+    shutil.rmtree(unpacked / "models")
+    (tmp_path / "output/hosted" / archive.stem / "model.pt").write_bytes(b"other weights")
+    done = fetch(unpacked)
+    assert done.returncode != 0 and "sha256" in done.stderr.lower()
+
+
+def run(*words: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(PATH), *map(str, words)], capture_output=True, text=True)
+
+
+def test_a_bundle_that_does_not_exist_is_named():
+    done = run("lungs")
+    assert done.returncode == 2 and "there is no bundle lungs; expected some of brain_tumor" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_zip_works_where_only_the_wheel_is_installed(tmp_path):
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        "import sys, pathlib, unet_ode\n"
+        "assert 'site-packages' in unet_ode.__file__, unet_ode.__file__\n"
+        "assert pathlib.Path(sys.argv[1], 'configs/inference.json').exists()\n"
+        f"assert not pathlib.Path(sys.argv[1]).is_relative_to({str(ROOT)!r})\n"
+    )
+    done = run(SMALL.name, "--output", tmp_path / "zoo", "--acceptance", probe)
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = dict(line.split("  ")[::-1] for line in (tmp_path / "zoo/SHA256SUMS").read_text().splitlines())
+    assert len(listed) == 2
+    for name, value in listed.items():
+        assert hashlib.sha256((tmp_path / "zoo" / name).read_bytes()).hexdigest() == value
+    probe.write_text("raise SystemExit('not accepted')\n")
+    done = run(SMALL.name, "--output", tmp_path / "zoo", "--acceptance", probe)
+    assert done.returncode != 0 and "not accepted" in done.stderr

@@ -1,0 +1,146 @@
+"""Export the networks of bundles as TorchScript and ONNX, and compare both with the network in PyTorch.
+
+    python tools/export.py [BUNDLE ...] [--output DIR]
+
+Writes models/model.ts by MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx, whose
+batch and sizes are free; to DIR/BUNDLE_model.* with --output. A network whose number of operations depends on the image
+has no ONNX: there configs/net_fixed_step.json is laid over inference.json. Each file is then run on two sizes, with a
+batch of 1 and of 3 each. Exit code 1 where an output is off by more than TOLERANCE of the largest one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from monai.bundle import ConfigParser
+
+from bundlekit.experiments import call
+from bundlekit.files import InputError
+from bundlekit.training import write_atomically
+from bundlekit.weights import check_weights
+
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+TOLERANCE = 1e-4
+"""Of the largest output: float32, whose sums another program takes in another order."""
+FIXED = "net_fixed_step"
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+def read(bundle: Path, overlays: tuple[str, ...] = ()) -> ConfigParser:
+    parser = ConfigParser(
+        ConfigParser.load_config_files([bundle / f"configs/{name}.json" for name in ("inference", *overlays)])
+    )
+    parser.read_meta(bundle / "configs/metadata.json")
+    return parser
+
+
+def load_network(parser: ConfigParser, ckpt: Path) -> torch.nn.Module:
+    network = parser.get_parsed_content("network_def").cpu().eval()
+    check_weights(ckpt, network)
+    network.load_state_dict(torch.load(ckpt, weights_only=True))
+    return network
+
+
+def sizes(parser: ConfigParser) -> list[tuple[int, ...]]:
+    """Channels and two sizes that metadata.json allows; no axis is as long as another one."""
+    image = parser["_meta_#network_data_format#inputs#image"]
+    allowed = [[eval(text, {"n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
+    turned = [tuple(axis[(i + k) % 3] for i, axis in enumerate(allowed)) for k in (0, 1)]
+    return [(image["num_channels"], *size) for size in turned]
+
+
+def export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
+    """One file, with the batch and every size free."""
+    axes = dict.fromkeys([0, *range(2, image.ndim)], torch.export.Dim.DYNAMIC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, on every export
+        program = torch.onnx.export(
+            network, (image,), input_names=["image"], output_names=["pred"], dynamic_shapes=(axes,), dynamo=True,
+            verbose=False,
+        )  # fmt: skip
+    write_atomically(path, lambda name: program.save(name, external_data=False))
+
+
+def open_onnx(path: Path) -> Network:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+
+@torch.no_grad()
+def largest_difference(exported: Network, network: Network, shapes: list[tuple[int, ...]]) -> float:
+    """As a share of the largest output, over both sizes and batches of 1 and 3."""
+    shares = []
+    for shape, batch in product(shapes, (1, 3)):
+        image = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(batch))
+        wanted = network(image)
+        shares.append(float((exported(image) - wanted).abs().max() / wanted.abs().max()))
+    return max(shares)
+
+
+def export(bundle: Path, output: Path | None) -> list[dict[str, Any]]:
+    """Both files of a bundle, each with how far it is off."""
+    stem = str(bundle / "models/model") if output is None else str(output / f"{bundle.name}_model")
+    ckpt = bundle / "models/model.pt"
+    plain = read(bundle)
+    network, shapes = load_network(plain, ckpt), sizes(plain)
+    script, onnx = Path(f"{stem}.ts"), Path(f"{stem}.onnx")
+    files = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.json", "ckpt_file": ckpt}
+    words = [word for name, value in files.items() for word in (f"--{name}", value)]
+    call(bundle, "-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", script, *words)
+    rows = [{"file": script, "overlay": "", "off": largest_difference(torch.jit.load(script).eval(), network, shapes)}]
+    fixed = (bundle / f"configs/{FIXED}.json").exists()
+    if fixed:
+        network = load_network(read(bundle, (FIXED,)), ckpt)
+    export_onnx(network, torch.rand(2, *shapes[0]), onnx)
+    rows.append(
+        {"file": onnx, "overlay": FIXED if fixed else "", "off": largest_difference(open_onnx(onnx), network, shapes)}
+    )
+    return [{**row, "bundle": bundle.name, "sizes": shapes} for row in rows]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| bundle | file | overlay | MiB | sizes, with batches of 1 and 3 | largest difference |",
+        "|---" * 6 + "|",
+    ]
+    for row in rows:
+        shown = ", ".join(" x ".join(map(str, size)) for size in row["sizes"])
+        mib = row["file"].stat().st_size / 2**20
+        kind = row["file"].suffix[1:]
+        lines.append(f"| {row['bundle']} | {kind} | {row['overlay']} | {mib:.1f} | {shown} | {row['off']:.1e} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = sorted(path.name for path in BUNDLES.iterdir() if (path / "configs").is_dir())
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"of {', '.join(known)}; all by default")
+    parser.add_argument("--output", type=Path, help="folder for the files instead of each bundle's models/")
+    args = parser.parse_args()
+    if unknown := set(args.bundles) - set(known):
+        parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
+    if args.output is not None:
+        args.output = args.output.resolve()
+        args.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    try:
+        for name in args.bundles or known:
+            rows += export(BUNDLES / name, args.output)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"\n{table(rows)}\n\nDifferences are shares of the largest output; {TOLERANCE:g} is allowed.")
+    wrong = [f"{row['file']}: differs by {row['off']:.1e}" for row in rows if not row["off"] <= TOLERANCE]
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+
+
+if __name__ == "__main__":
+    main()
