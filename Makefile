@@ -1,4 +1,3 @@
-BUNDLE ?= membrane_em_segmentation
 PYTHON ?= python3
 VENV := .venv/bin
 READY := .venv/.ready
@@ -17,7 +16,7 @@ $(READY): setup.cfg constraints.txt
 setup: $(READY)  ## make the virtual environment .venv with the tested versions
 
 demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=membrane_em_segmentation
-	$(VENV)/python tools/demo.py $(BUNDLE)
+	$(VENV)/python tools/demo.py $(or $(BUNDLE),membrane_em_segmentation)
 
 test: $(READY)  ## run the tests (offline, no GPU)
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not consumer"
@@ -35,11 +34,13 @@ bench: $(READY)  ## compare speeds and memory, as ratios within one run
 tune: $(READY)  ## search the training of the nuclei bundle: make tune DATA=folder; several processes may share a study
 	$(VENV)/python tools/tune.py --dataset_dir $(DATA) $(TUNE_OPTIONS)
 
-export: $(READY)  ## write models/model.ts of BUNDLE (TorchScript)
-	cd bundles/$(BUNDLE) && ../../$(VENV)/python -m monai.bundle ckpt_export network_def --filepath models/model.ts \
-	--ckpt_file models/model.pt --meta_file configs/metadata.json --config_file configs/inference.json
+export: $(READY)  ## write model.ts and model.onnx of all bundles, or of BUNDLE, and compare them with PyTorch
+	$(VENV)/python tools/export.py $(BUNDLE)
+
+zoo: $(READY)  ## pack all bundles, or BUNDLE, for the model zoo into dist/zoo, and try them out with the wheel alone
+	$(VENV)/python tools/zoo.py $(BUNDLE) $(ZOO_OPTIONS)
 
 clean:  ## remove what the targets above made
 	rm -rf .venv runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-.PHONY: help setup demo test test-all lint bench tune export clean
+.PHONY: help setup demo test test-all lint bench tune export zoo clean
