@@ -17,6 +17,8 @@ _BOTTOM_MM = -150.0
 _SLICES_PER_SIZE = 0.65
 _UP = np.array([0.0, -0.28, 0.96])  # at right angles to the cut at the diaphragm
 _SIDES = {"right": 1, "left": -1}  # x grows to the patient's right
+_LUNG_HU = (-965, -650)  # without vessels, from emphysema to a lung breathed out or with fibrosis
+_TABLE_GAP_MM = (-3, 15)  # below the back, which sinks into a mat
 
 
 class _Lung(NamedTuple):
@@ -62,7 +64,7 @@ def _body(rng: np.random.Generator, xyz: np.ndarray, half: np.ndarray) -> np.nda
     neck = 1 - 0.35 * np.clip((z - 110) / 50, 0, 1)
     level = np.hypot(x / (half[0] * neck), y / half[1])
     hu = np.full(x.shape, -1000.0)
-    depth = -half[1] - 8 - y  # of the table, a hull of carbon fibre with foam in it
+    depth = -half[1] - rng.uniform(*_TABLE_GAP_MM) - y  # of the table, a hull of carbon fibre with foam in it
     hu[(depth > 0) & (depth < 30) & (np.abs(x) < 190)] = 0
     hu[(depth > 6) & (depth < 24) & (np.abs(x) < 184)] = rng.uniform(-960, -900)
     hu[level <= 1] = -90
@@ -117,7 +119,7 @@ def thorax(rng: np.random.Generator, size: int) -> Phantom:
         lung = lungs[name] = _Lung(np.array([side * 0.5 * half[0], 0, 0]), half_axes, rng.uniform(0.45, 0.7))
         label[lung.contains(xyz)] = value
     inside = label > 0
-    hu[inside] = rng.uniform(-880, -780) - 0.4 * xyz[inside, 1]  # the back is denser, of a patient who lies on it
+    hu[inside] = rng.uniform(*_LUNG_HU) - 0.4 * xyz[inside, 1]  # the back is denser, of a patient who lies on it
     vessels = gaussian_filter(rng.standard_normal(hu.shape), 1)
     hu[inside & (vessels > 2.5 * vessels.std())] = -100
     host, radius = lungs[str(rng.choice(list(lungs)))], rng.uniform(6, 14)
