@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from .grid import OutOfGrid, channel_sums, have_sums, largest, out_of_range, round_to_grid, to_grid_
-from .guards import UsedParameters, require_plain
+from .guards import UsedParameters, is_plain, require_no_tensor_hooks, require_plain
 from .memcnn_engine import run_with_memcnn
 from .slabs import Gradients
 from .steps import Residual, Step, pull_back
@@ -146,10 +146,11 @@ class Chain(nn.Module):
 
     Raises:
         ValueError: when the engine is another.
-        RuntimeError: in a forward pass of "native", when a module of the chain has hooks or a parametrization; in a
-            backward pass, when a state left the range of exactness, when parameters are not those of the forward pass,
-            when something else made the way back differ from the way there, or on a second backward pass. In a forward
-            pass of "memcnn", when a state left the range.
+        RuntimeError: in a forward pass of "native", when a module of the chain has hooks, a parametrization or a class
+            that is not known, or a parameter has a hook for its gradient; in a backward pass, when a state left the
+            range of exactness, when parameters are not those of the forward pass, when something else made the way back
+            differ from the way there, or on a second backward pass. In a forward pass of "memcnn", when a state left
+            the range, or a parameter has such a hook.
 
     Source:
         Gomez et al. 2017, "The Reversible Residual Network: Backpropagation Without Storing Activations"; Yamazaki,
@@ -166,7 +167,9 @@ class Chain(nn.Module):
         self.engine = engine
 
     def apply_head(self, x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
-        """Logits of the state's halves, without joining them."""
+        """Logits of the state's halves, without joining them unless the head has to be called as a module."""
+        if not torch.jit.is_scripting() and not is_plain(self.head):
+            return self.head(torch.cat([x1, x2], 1))
         width = x1.shape[1]
         logits = F.conv3d(x1, self.head.weight[:, :width], self.head.bias)
         return logits.add_(F.conv3d(x2, self.head.weight[:, width:]))
@@ -184,6 +187,8 @@ class Chain(nn.Module):
     def _train(self, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         keeps = [step.draw_keep(x1) for step in self.steps]  # type: ignore[operator]
         engine = self.engine if torch.is_grad_enabled() else "none"
+        if engine in ("native", "memcnn"):
+            require_no_tensor_hooks(self, engine)
         if engine == "native":
             require_plain(self)
             used = UsedParameters(self)

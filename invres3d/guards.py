@@ -1,11 +1,12 @@
-"""What the native engine asks of a chain. It computes with the parameters and calls no module, in neither pass."""
+"""What the engines ask of a chain. The native one computes with the parameters and calls no module, in neither pass."""
 
 from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["UsedParameters", "require_plain"]
+__all__ = ["UsedParameters", "is_plain", "require_no_tensor_hooks", "require_plain"]
 
+_KNOWN = ("torch.nn.modules.", "invres3d.")  # what others make of these classes may have a forward of its own
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -16,11 +17,25 @@ def _what_hides(module: nn.Module) -> str | None:
         return "a parametrization"
     if any(getattr(module, hooks, None) for hooks in _HOOKS):
         return "a hook"
+    if not type(module).__module__.startswith(_KNOWN):
+        return f"the class {type(module).__module__}.{type(module).__qualname__}"
     return None
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Whether computing with the module's parameters does what calling the module does.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> handle = layer.register_forward_hook(lambda *_: None)
+        >>> is_plain(layer), is_plain(nn.Linear(2, 2))
+        (False, True)
+    """
+    return _what_hides(module) is None
+
+
 def require_plain(chain: nn.Module) -> None:
-    """Make sure that no module in the chain has hooks, a parametrization or parameters that are copies.
+    """Make sure that no module in the chain has hooks, a parametrization, copied parameters or a class of others.
 
     Gradients would not reach what is behind them, and hooks would never be called.
 
@@ -43,6 +58,34 @@ remove it, or use engine='checkpoint'
             raise RuntimeError(
                 f"{name} in the chain has {what}, which the native engine passes by; expected plain modules: remove "
                 "it, or use engine='checkpoint'"
+            )
+
+
+def require_no_tensor_hooks(chain: nn.Module, engine: str) -> None:
+    """Make sure that no parameter has a hook for its gradient.
+
+    Such a hook would be called on each part of the gradient and once more on their sum.
+
+    Args:
+        chain: a module.
+        engine: what the error calls the engine.
+
+    Raises:
+        RuntimeError: where one has.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> handle = layer.bias.register_hook(lambda grad: 2 * grad)
+        >>> require_no_tensor_hooks(layer, "native")
+        Traceback (most recent call last):
+        RuntimeError: bias in the chain has a hook for its gradient, which the native engine would call more than \
+once; expected none: use register_post_accumulate_grad_hook, or engine='checkpoint'
+    """
+    for name, parameter in chain.named_parameters():
+        if parameter._backward_hooks:
+            raise RuntimeError(
+                f"{name} in the chain has a hook for its gradient, which the {engine} engine would call more than "
+                "once; expected none: use register_post_accumulate_grad_hook, or engine='checkpoint'"
             )
 
 

@@ -10,8 +10,9 @@ from monai.data import MetaTensor
 from torch import nn
 
 from ..engine import Chain
+from ..guards import is_plain
 from ..sizes import check_volume, require_positive
-from ..steps import Step
+from ..steps import Step, halves
 from ..vae import VAEBranch
 
 __all__ = ["InvertibleUNet"]
@@ -54,6 +55,9 @@ class InvertibleUNet(nn.Module):
 
     def _halves(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The stem's output in two halves with memory of their own, which the engine may use up."""
+        if not torch.jit.is_scripting() and not is_plain(self.stem):
+            x1, x2 = halves(self.stem(x))
+            return x1, x2
         bias = self.stem.bias
         assert bias is not None
         (w1, w2), (b1, b2) = self.stem.weight.chunk(2), bias.chunk(2)

@@ -101,6 +101,57 @@ def test_an_affine_that_readers_replace_by_the_identity(tmp_path, value):
     )
 
 
+QUATERN_B_BYTE = 256
+
+
+def test_a_qform_that_is_not_finite(tmp_path):
+    path = Path(save(tmp_path / "a.nii"))
+    content = bytearray(path.read_bytes())
+    content[CODES_BYTE : CODES_BYTE + 4] = struct.pack("<2h", 1, 0)
+    content[QUATERN_B_BYTE : QUATERN_B_BYTE + 4] = struct.pack("<f", float("nan"))
+    path.write_bytes(bytes(content))
+    assert fault(str(path)).startswith("its affine holds values that are not finite; expected a matrix of finite")
+
+
+def with_sform(path: Path, sform: np.ndarray, qform: np.ndarray, qform_code: int = 1) -> str:
+    """A volume with two forms, of which the qform agrees with the size of the voxels in the header."""
+    image = nib.Nifti1Image(np.arange(60, dtype=np.float32).reshape(5, 4, 3), np.eye(4))
+    image.header.set_qform(qform, qform_code)
+    image.header.set_sform(sform, 1)
+    nib.save(nib.Nifti1Image(image.dataobj, None, image.header), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_an_sform_that_monai_would_replace_by_the_qform(tmp_path, qform_code):
+    path = with_sform(tmp_path / "a.nii", np.eye(4), np.diag([7.0, 7, 7, 1]), qform_code)
+    # the last of 5 x 4 x 3 voxels lies 4, 3 and 2 times 6 mm from where the sform has it: 6 * 29 ** 0.5
+    assert fault(path) == (
+        "its sform has voxels of 1 x 1 x 1 mm and its pixdim of 7 x 7 x 7 mm, and what follows from them lies up to "
+        "32.3 mm apart; expected one place for each voxel; save it anew with the right one, in nibabel by "
+        "image.set_qform(image.affine, 1) where that is the sform"
+    )
+    image = nib.load(path)
+    image.set_qform(image.affine, 1)  # the remedy
+    nib.save(image, tmp_path / "b.nii")
+    assert np.allclose(check_image(str(tmp_path / "b.nii"), 3, 1).affine, np.eye(4))
+
+
+def test_two_forms_that_both_fit_may_differ_and_rounding_is_no_fault(tmp_path):
+    turned = with_sform(tmp_path / "turned.nii", OBLIQUE, np.diag([0.9, 2, 1.5, 1]))
+    assert np.allclose(check_image(turned, 3, 1).affine, OBLIQUE, atol=1e-5)  # the sform, as in other programs
+    rounded = with_sform(tmp_path / "rounded.nii", np.diag([1.0002, 1, 1, 1]), np.eye(4))
+    assert np.allclose(check_image(rounded, 3, 1).affine, np.eye(4), atol=1e-3)
+
+
+def test_what_resampling_leaves_nothing_of_is_refused():
+    metres = Grid((36, 50, 36), np.diag([0.001, 0.001, 0.001, 1]))
+    with pytest.raises(InputError, match=r"become 1 x 1 x 1 of 1 x 1 x 1 mm; expected 4 along each axis at least; "):
+        check_resampled("a.nii", metres, 1.0)
+    check_resampled("a.nii", Grid((36, 50, 3), np.diag([0.5, 0.5, 0.5, 1])), 1.0)  # 3 slices become 2
+    check_resampled("a.nii", Grid((8, 8, 8), np.diag([0.5, 0.5, 0.5, 1])), 1.0)
+
+
 def test_only_what_resampling_makes_too_large_is_refused():
     check_resampled("a.nii", Grid((512, 512, 512), np.eye(4)), 1)
     check_resampled("a.nii", Grid((600, 600, 600), np.eye(4)), 1)  # as large as it was

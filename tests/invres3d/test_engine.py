@@ -214,10 +214,31 @@ def _replica(net):
     net.chain.steps[0]._is_replica = True  # as torch.nn.parallel.replicate leaves them
 
 
+class _Adapted(torch.nn.Conv3d):
+    """As low-rank adapters put them in place of a layer."""
+
+    def forward(self, x):
+        return super().forward(x) + x
+
+
+def _replace(net):
+    coupling = net.chain.steps[0].coupling
+    for branch in (coupling.n1, coupling.n2):
+        adapted = _Adapted(4, 4, 3, padding=1).double()
+        adapted.load_state_dict(branch.conv.state_dict())
+        branch.conv = adapted
+
+
 @pytest.mark.parametrize("cls", NETS)
 @pytest.mark.parametrize(
     "hide, what",
-    [(_prune, "a hook"), (_parametrize, "a parametrization"), (_hook, "a hook"), (_replica, "DataParallel")],
+    [
+        (_prune, "a hook"),
+        (_parametrize, "a parametrization"),
+        (_hook, "a hook"),
+        (_replica, "DataParallel"),
+        (_replace, r"the class .*_Adapted"),
+    ],
 )
 def test_what_the_engine_would_pass_by_is_an_error(cls, hide, what):
     nets = [_net(cls, e, vae=False) for e in ("native", "checkpoint", "none")]
@@ -230,6 +251,67 @@ def test_what_the_engine_would_pass_by_is_an_error(cls, hide, what):
     with torch.no_grad():
         assert torch.equal(nets[0](_image()), nets[2](_image()))
     assert _difference(*(_gradients(net, _image())[1] for net in nets[1:])) < 1e-12  # the remedy
+
+
+def _triple(parameter):
+    parameter.grad.mul_(3)
+
+
+@pytest.mark.parametrize("cls", NETS)
+@pytest.mark.parametrize("order", ["pre", "post"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_hook_of_a_gradient_is_called_once_or_refused(cls, order, engine):
+    nets = [_net(cls, e, order=order, dropout=0.0, vae=False) for e in (engine, "none")]
+    want = _gradients(nets[1], _image())[1]
+    handles = [p.register_hook(lambda grad: 3 * grad) for p in nets[0].chain.parameters()]
+    if engine in ("native", "memcnn"):
+        with pytest.raises(RuntimeError, match=rf"has a hook for its gradient, which the {engine} engine would call"):
+            nets[0](_image())
+        assert nets[0].eval()(_image()).shape == (1, 3, 8, 16, 8)
+        nets[0].train()
+        for handle in handles:
+            handle.remove()
+        for p in nets[0].chain.parameters():  # the remedy
+            p.register_post_accumulate_grad_hook(_triple)
+    got = _gradients(nets[0], _image())[1]
+    factors = [torch.ones(_image().numel())]
+    factors += [torch.full((p.numel(),), 3.0 if n.startswith("chain") else 1.0) for n, p in nets[0].named_parameters()]
+    assert _difference(got, torch.cat(factors) * want) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ["checkpoint", "none"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("part", ["stem", "chain.head"])
+def test_hooks_of_the_first_and_the_last_layer_are_called(engine, training, part):
+    net = _net(engine=engine, vae=False).train(training)
+    plain = net(_image()).detach()
+    layer = net.get_submodule(part)
+    handle = layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    hooked = net(_image()).detach()
+    if part == "stem":
+        layer.weight.data.mul_(2), layer.bias.data.mul_(2)
+    else:
+        torch.testing.assert_close(hooked, 2 * plain)
+    handle.remove()
+    if part == "stem":
+        torch.testing.assert_close(hooked, net(_image()).detach())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_pruned_stem_trains_with_every_engine(engine):
+    """Pruning works out the weight in each call of the layer, so that a layer that is passed by has an old one."""
+    nets = [_net(engine=e, vae=False) for e in (engine, "none")]
+    for net in nets:
+        prune.l1_unstructured(net.stem, "weight", 0.5)
+    optimizers = [torch.optim.SGD(net.parameters(), 0.1) for net in nets]
+    for _ in range(2):
+        assert _difference(*(_gradients(net, _image())[1] for net in nets)) < 1e-12
+        for optimizer in optimizers:
+            optimizer.step()
+    with torch.no_grad():
+        image, nets = _image(), [net.eval() for net in nets]
+        prune.remove(nets[1].stem, "weight")
+        torch.testing.assert_close(nets[0](image), nets[1](image))
 
 
 @pytest.mark.parametrize("engine", ["native", "memcnn"])
