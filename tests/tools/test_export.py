@@ -1,0 +1,69 @@
+"""The comparison of exported networks with PyTorch's, and both files of a bundle."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = ROOT / "tools/export.py"
+SPEC = importlib.util.spec_from_file_location("export", PATH)
+export = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(export)
+BUNDLES = sorted(path.parent.parent for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+assert BUNDLES
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_sizes_are_two_that_differ_along_every_axis(bundle):
+    parser = export.read(bundle)
+    first, second = export.sizes(parser)
+    image = parser["_meta_#network_data_format#inputs#image"]
+    assert first[0] == second[0] == image["num_channels"]
+    assert all(a != b for a, b in zip(first[1:], second[1:], strict=True)) and len(set(first[1:])) == len(first) - 1
+
+
+def test_the_largest_difference_is_a_share_of_the_largest_output():
+    def network(image):
+        return 4 * image
+
+    def exported(image):
+        output = 4 * image
+        if len(image) == 3 and image.shape[2] == 8:  # wrong for one size and a batch of 3 alone
+            output[2, 0, 1, 1] += 1
+        return output
+
+    image = torch.rand(3, 1, 8, 6, generator=torch.Generator().manual_seed(3))
+    wanted = 1 / (4 * image).max().item()
+    assert export.largest_difference(exported, network, [(1, 6, 4), (1, 8, 6)]) == pytest.approx(wanted)
+
+
+def test_a_bundle_that_does_not_exist_is_named():
+    done = subprocess.run([sys.executable, str(PATH), "lungs"], capture_output=True, text=True)
+    assert done.returncode == 2 and "there is no bundle lungs; expected some of brain_tumor" in done.stderr
+
+
+@pytest.mark.slow
+def test_both_files_are_the_shipped_network(tmp_path):
+    bundle = ROOT / "bundles/lung_ct_segmentation"
+    rows = export.export(bundle, tmp_path)
+    assert [row["file"].name for row in rows] == [f"{bundle.name}_model.ts", f"{bundle.name}_model.onnx"]
+    assert all(row["off"] <= export.TOLERANCE for row in rows)
+    state = torch.load(bundle / "models/model.pt", weights_only=True)
+    scripted = torch.jit.load(tmp_path / f"{bundle.name}_model.ts").state_dict()
+    assert all(torch.equal(state[name], scripted[name]) for name in state)
+    other = export.load_network(export.read(bundle), bundle / "models/model.pt")
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    assert export.largest_difference(export.open_onnx(rows[1]["file"]), other, rows[1]["sizes"]) > export.TOLERANCE
+    shutil.copy(rows[1]["file"], tmp_path / "alone.onnx")  # all of it is in this one file
+    assert export.open_onnx(tmp_path / "alone.onnx")(torch.rand(2, 1, 16, 16)).shape == (2, 1, 16, 16)
