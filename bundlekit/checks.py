@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from monai.utils import ensure_tuple
 from torch import nn
 from tqdm import tqdm
@@ -38,6 +39,14 @@ def _empty_lists(data: Sequence[Sequence[Any]]) -> list[InputError]:
     names = [f"data list {i} of {len(data)}" for i, items in enumerate(data, 1) if len(items) == 0]
     remedy = "correct --dataset_dir or the list that was passed"
     return [InputError(name, "is empty", "at least one entry", remedy) for name in names]
+
+
+def _lists_too_short(data: Sequence[Sequence[Any]]) -> list[InputError]:
+    """Those that leave a process of a training by several without an image."""
+    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    found = [(f"data list {i} of {len(data)}", len(items)) for i, items in enumerate(data, 1) if 0 < len(items) < world]
+    expected, remedy = f"{world} at least, one for each process", "start fewer processes, or add images to the list"
+    return [InputError(name, f"has {length} entries", expected, remedy) for name, length in found]
 
 
 def _check_output_dir(path: str, data: Sequence[Sequence[Any]]) -> None:
@@ -175,7 +184,8 @@ class RunChecks:
         """Name the files left out; end the process, with all reasons at once, where the run cannot work.
 
         Args:
-            data: the data lists of the run, from here or from elsewhere; none may be empty.
+            data: the data lists of the run, from here or from elsewhere; none may be empty, or shorter than there are
+                processes.
             ckpt_path: weights that must be there; None where the run needs none.
             network: the network that the weights must fit.
             output_dir: folder that must be writable and hold none of the images to segment; it is created.
@@ -193,7 +203,7 @@ class RunChecks:
         Raises:
             SystemExit: with code 1, after the reasons were printed on stderr.
         """
-        errors = list(self._errors) or [str(error) for error in _empty_lists(data)]
+        errors = list(self._errors) or [str(error) for error in [*_empty_lists(data), *_lists_too_short(data)]]
         resume_remedy = "start without --resume true, or pass the old --output_dir"
         needs: list[_Need] = [  # a command line turns a path such as 77 into a number
             (output_dir, lambda path: _check_output_dir(str(path), data)),

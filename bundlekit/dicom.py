@@ -10,7 +10,7 @@ import numpy as np
 
 from .files import InputError
 
-__all__ = ["check_series", "check_stack", "find_step_mm", "is_series"]
+__all__ = ["check_series", "check_stack", "find_step_mm", "find_thickness_mm", "is_series"]
 
 _NUM_LOOKED_AT = 3  # a folder of DICOM files may hold a text file or an index as well
 _MAX_UNEVENNESS = 0.1  # of the step from slice to slice; headers round positions
@@ -76,6 +76,23 @@ def find_step_mm(path: str | os.PathLike) -> np.ndarray | None:
     """
     steps_mm = _steps_mm(*_find_series(str(path)))
     return steps_mm.mean(axis=0) if len(steps_mm) else None
+
+
+def find_thickness_mm(path: str | os.PathLike) -> float | None:
+    """The thickness of the first slice of a series, as its file says; None where it does not.
+
+    Args:
+        path: folder with one series.
+    """
+    reader = itk.GDCMImageIO.New()
+    reader.SetFileName(_find_series(str(path))[0][0])
+    reader.ReadImageInformation()
+    is_there, text = reader.GetValueFromTag("0018|0050", "")
+    try:
+        thickness_mm = float(text) if is_there else 0.0
+    except ValueError:  # an empty entry, which the standard allows
+        return None
+    return thickness_mm if thickness_mm > 0 else None
 
 
 def check_series(path: str | os.PathLike) -> None:

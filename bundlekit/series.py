@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple
 
 from .checks import RunChecks
 from .datalists import name_output
-from .dicom import find_step_mm, is_series
+from .dicom import find_step_mm, find_thickness_mm, is_series
 
 __all__ = ["LoadVolumed", "SeriesReader", "VolumeChecks", "VolumeWriter", "format_name", "name_volume"]
 
@@ -23,8 +23,8 @@ __all__ = ["LoadVolumed", "SeriesReader", "VolumeChecks", "VolumeWriter", "forma
 class SeriesReader(ITKReader):
     """Reads a folder with a DICOM series, its slices where their files say that they are.
 
-    Where the gantry was tilted the affine is sheared, and the volume of a voxel, |det A|, is right. MONAI's reader
-    stacks slices along their normal.
+    Where the gantry was tilted the affine is sheared, and the volume of a voxel, |det A|, is right. A single slice has
+    the thickness that its file gives, or 1 mm. MONAI's reader stacks slices along their normal, a single one with 1 mm.
     """
 
     def verify_suffix(self, filename: Any) -> bool:
@@ -34,7 +34,10 @@ class SeriesReader(ITKReader):
         image = super().read(data, **kwargs)
         [path] = ensure_tuple(data)
         step_mm = find_step_mm(path)
-        if step_mm is not None:
+        if step_mm is None:
+            thickness_mm = find_thickness_mm(path) or 1.0
+            image.SetSpacing([*list(image.GetSpacing())[:2], thickness_mm])
+        else:
             length_mm = np.linalg.norm(step_mm)
             direction = itk.array_from_matrix(image.GetDirection())
             direction[:, 2] = step_mm / length_mm

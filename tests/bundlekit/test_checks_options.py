@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +89,24 @@ def test_an_option_that_is_no_positive_number_is_named(stop, value):
 
 def test_positive_options_pass():
     RunChecks(2, 1).start([["item"]], positive={"zoom": 1, "spacing": np.float32(0.5)})
+
+
+def test_lists_shorter_than_there_are_processes(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch.distributed as dist\n"
+        "from bundlekit.checks import RunChecks\n"
+        "dist.init_process_group('gloo')\n"
+        "RunChecks(2, 1).start(data=[[1, 2], [3, 4, 5]])\n"
+        "print('enough for two')\n"
+        "RunChecks(2, 1).start(data=[[1, 2], [3]])\n"
+        "print('enough for one')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "enough for two" in result.stdout and "enough for one" not in result.stdout
+    assert (
+        "error: data list 2 of 2: has 1 entries; expected 2 at least, one for each process; start fewer processes, or "
+        "add images to the list" in result.stderr
+    )

@@ -43,6 +43,14 @@ def test_slices_of_a_tilted_gantry_are_where_they_were_taken(write_series, hu, t
     checks.finish()
 
 
+@pytest.mark.parametrize("angle", [0, TILT])
+def test_a_single_slice_is_as_thick_as_its_file_says(write_series, hu, tmp_path, angle):
+    write_series(tmp_path / "s", hu, tilted(angle), skip=tuple(range(1, hu.shape[2])))
+    image = LoadVolumed("image", ensure_channel_first=True)({"image": tmp_path / "s"})["image"]
+    assert np.array_equal(image[0], hu[..., :1])
+    assert abs(np.linalg.det(image.affine)) == pytest.approx(np.prod(PIXEL_MM) * STEP_MM, rel=1e-4)
+
+
 def test_a_pipeline_that_stacks_slices_along_their_normal_refuses_them(write_series, hu, tmp_path):
     write_series(tmp_path / "s", hu, tilted(TILT))
     plain = LoadImage(image_only=True)(tmp_path / "s")
