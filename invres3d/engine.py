@@ -168,7 +168,9 @@ class Chain(nn.Module):
 
     def apply_head(self, x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
         """Logits of the state's halves, without joining them unless the head has to be called as a module."""
-        if not torch.jit.is_scripting() and not is_plain(self.head):
+        if torch.jit.is_scripting():
+            pass
+        elif not is_plain(self.head):
             return self.head(torch.cat([x1, x2], 1))
         width = x1.shape[1]
         logits = F.conv3d(x1, self.head.weight[:, :width], self.head.bias)

@@ -55,7 +55,9 @@ class InvertibleUNet(nn.Module):
 
     def _halves(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The stem's output in two halves with memory of their own, which the engine may use up."""
-        if not torch.jit.is_scripting() and not is_plain(self.stem):
+        if torch.jit.is_scripting():
+            pass
+        elif not is_plain(self.stem):
             x1, x2 = halves(self.stem(x))
             return x1, x2
         bias = self.stem.bias
