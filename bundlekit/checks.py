@@ -60,12 +60,13 @@ def _check_save_path(path: str) -> None:
     require_writable_folder(Path(path).parent, "pass another --ckpt_path")
 
 
-def _check_device(device: str | torch.device) -> None:
+def _check_device(device: str | torch.device, name: str = "device") -> None:
     try:
         torch.zeros(1, device=device).cpu()  # trying is the only sure test: a name may be known but its driver missing
     except Exception as error:  # each backend has its own exceptions
         found = f"cannot be used by torch on this machine ({describe(error)})"
-        raise InputError(f"device {device}", found, "a device that it has, such as cpu", "pass --device cpu") from error
+        expected, remedy = "a device that it has, such as cpu", f"pass --{name} cpu"
+        raise InputError(f"{name} {device}", found, expected, remedy) from error
 
 
 def _check_max_epochs(max_epochs: Any) -> None:
@@ -174,6 +175,7 @@ class RunChecks:
         save_path: str | os.PathLike | None = None,
         resume_path: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
+        volume_device: str | torch.device | None = None,
         max_epochs: int | None = None,
         positive: Mapping[str, Any] | None = None,
         ascending: Mapping[str, Any] | None = None,
@@ -192,6 +194,7 @@ class RunChecks:
             save_path: file of weights that the run will write; its folder must be writable and is created.
             resume_path: state file that the run continues from and that must be there; None for a fresh run.
             device: device that torch must be able to use on this machine.
+            volume_device: likewise, where it is another one that volumes are put together on.
             max_epochs: number of epochs, a whole number from 1 up.
             positive: further options by name that must be numbers above 0.
             ascending: those that must be two numbers, the lower one first.
@@ -212,6 +215,7 @@ class RunChecks:
             (pretrained_path, lambda path: check_weights(str(path))),
             (resume_path, lambda path: require_file(str(path), resume_remedy)),
             (device, _check_device),
+            (volume_device, lambda name: _check_device(name, "volume_device")),
             (max_epochs, _check_max_epochs),
             (positive, check_positive),
             (ascending, check_ascending),

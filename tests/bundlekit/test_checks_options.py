@@ -58,6 +58,12 @@ def test_a_device_that_torch_cannot_use(stop, device, reason):
     assert line.endswith("; expected a device that it has, such as cpu; pass --device cpu")
 
 
+def test_the_device_of_volumes_is_tried_too(stop):
+    [line] = stop(lambda: RunChecks(2, 1).start([["item"]], device="cpu", volume_device="cuda:99"))
+    assert line.startswith("error: volume_device cuda:99: cannot be used by torch on this machine (")
+    assert line.endswith("; expected a device that it has, such as cpu; pass --volume_device cpu")
+
+
 @pytest.mark.parametrize("max_epochs", [0, -1, 1.5, 2.0, True, "10", [1]])
 def test_a_number_of_epochs_that_is_none(stop, max_epochs):
     assert stop(lambda: RunChecks(2, 1).start([["item"]], max_epochs=max_epochs)) == [
