@@ -10,6 +10,7 @@ import torch
 from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
+from .sizes import check_multiples
 from .unet import double_conv
 
 __all__ = ["Encoder", "Localizer", "LocalizerUNet", "load_localizer", "transfer"]
@@ -67,19 +68,9 @@ class Encoder(nn.Module):
         self.pool = Pool[Pool.MAX, spatial_dims](2)
         _initialise(self)
 
-    def _check_size(self, x: torch.Tensor) -> None:
-        for axis in range(2, x.dim()):
-            size = x.size(axis)
-            if size % self.step != 0 or size == 0:
-                below, above = max(size // self.step, 1) * self.step, (size // self.step + 1) * self.step
-                raise ValueError(
-                    f"the encoder got {size} voxels along axis {axis}; the nearest sizes that fit are {below} and "
-                    f"{above}: resize or pad the image"
-                )
-
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         if not torch.jit.is_tracing():
-            self._check_size(x)
+            check_multiples(x, self.step, "the encoder")
         maps: list[torch.Tensor] = []
         for i, level in enumerate(self.levels):
             if i > 0:

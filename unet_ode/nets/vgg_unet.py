@@ -10,6 +10,8 @@ import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import nn
 
+from .sizes import check_multiples
+
 __all__ = ["VGGUNet", "load_encoder"]
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and number of convolutions before each pooling
@@ -128,19 +130,9 @@ class VGGUNet(nn.Module):
             self.features.eval()
         return self
 
-    def _check_size(self, x: torch.Tensor) -> None:
-        for axis in range(2, x.dim()):
-            size = x.size(axis)
-            if size % self.step != 0 or size == 0:
-                below, above = max(size // self.step, 1) * self.step, (size // self.step + 1) * self.step
-                raise ValueError(
-                    f"VGGUNet got {size} voxels along axis {axis}; the nearest sizes that fit are {below} and {above}: "
-                    f"crop to {below} or pad to {above}"
-                )
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_tracing():
-            self._check_size(x)
+            check_multiples(x, self.step, "VGGUNet")
         skips: list[torch.Tensor] = []
         for i, layer in enumerate(self.features):
             if i in self.pools:

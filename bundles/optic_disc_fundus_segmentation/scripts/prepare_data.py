@@ -37,6 +37,7 @@ from bundlekit.files import InputError
 from bundlekit.folds import split_fold
 from bundlekit.grids import Grid
 from bundlekit.points import check_inside
+from bundlekit.sources import read_picture
 
 NUM_FOLDS = 5
 VALIDATION_STEP = 8
@@ -56,17 +57,6 @@ class Photograph(NamedTuple):
     mask: Path | None = None
     centre: tuple[float, float] | None = None
     section: str | None = None
-
-
-def load(path: Path) -> Image.Image:
-    """The whole content of an image file."""
-    try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except Exception as error:  # PIL and the codecs behind it each have their own
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(path, f"cannot be read ({reason})", "an image file", "copy or download it again") from error
 
 
 def read_contour(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -89,7 +79,7 @@ def read_mask(photo: Photograph, size: tuple[int, int]) -> np.ndarray:
     if photo.kind == "contour":
         mask = read_contour(photo.mask, size)
     else:
-        values = np.asarray(load(photo.mask).convert("L"))
+        values = np.asarray(read_picture(photo.mask).convert("L"))
         at_least_half = 127.5  # of the experts, whose share a soft map holds
         mask = {"soft": values > at_least_half, "refuge": values < REFUGE_BACKGROUND}.get(photo.kind, values > 0)
     if mask.shape != size[::-1]:
@@ -103,7 +93,7 @@ def read_mask(photo: Photograph, size: tuple[int, int]) -> np.ndarray:
 def fault(photo: Photograph) -> list[InputError]:
     """What is wrong with one photograph and its mask or centre."""
     try:
-        size = load(photo.image).size
+        size = read_picture(photo.image).size
         if photo.mask is not None:
             read_mask(photo, size)
             return []
@@ -228,7 +218,7 @@ def write(output: Path, sections: dict[str, list[Photograph]]) -> None:
     for section, photos in sections.items():
         items = []
         for photo in tqdm(photos, desc=section, unit="image", disable=len(photos) <= LONG_LIST):
-            image = load(photo.image)
+            image = read_picture(photo.image)
             keep = photo.image.suffix.lower() in KEPT and image.mode in ("L", "RGB")
             item: dict[str, object] = {"image": f"images/{photo.name}{photo.image.suffix if keep else '.png'}"}
             if keep:
