@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +20,7 @@ from .datalists import find_images, find_overwritten, name_output, read_section,
 from .files import InputError, InputNote, describe, require_file, require_writable_folder
 from .images import LOAD, check_item
 from .modalities import pick_files
-from .options import check_ascending, check_multiples, check_positive, is_positive
+from .options import check_ascending, check_counts, check_multiples, check_positive, check_seed, is_positive
 from .weights import check_weights, compute_sha256
 
 __all__ = ["RunChecks"]
@@ -69,11 +68,6 @@ def _check_device(device: str | torch.device, name: str = "device") -> None:
         raise InputError(f"{name} {device}", found, expected, remedy) from error
 
 
-def _check_max_epochs(max_epochs: Any) -> None:
-    if not isinstance(max_epochs, Integral) or isinstance(max_epochs, bool) or max_epochs < 1:
-        raise InputError("max_epochs", f"is {max_epochs!r}", "a whole number from 1 up", "pass one with --max_epochs")
-
-
 def _failures(needs: Iterable[_Need]) -> Iterator[str]:
     """The lines of all checks that fail; a value of None is not needed and not checked."""
     for value, check in needs:
@@ -87,7 +81,7 @@ def _failures(needs: Iterable[_Need]) -> Iterator[str]:
 class RunChecks:
     """Finds the inputs of a run and tells all that is wrong with them in lines of FILE, FOUND, EXPECTED and REMEDY.
 
-    ``section`` and ``images`` never raise, so that a config can be read without its data: they keep what is wrong for
+    ``section``, ``images`` and ``seed`` never raise, so that a config can be read without its data: they keep what is wrong for
     ``start``, the first item of a config's "run", which ends the process with exit code 1 where the run cannot work.
     Files that cannot be used are left out, and ``finish``, the last item, makes them exit code 1 of a run that
     otherwise went well.
@@ -166,6 +160,15 @@ class RunChecks:
         self._record(self._errors, find_overwritten(items, self._name_output))
         return items
 
+    def seed(self, value: Any) -> int:
+        """The seed, or 0 in place of what cannot be one."""
+        try:
+            check_seed(value)
+        except InputError as error:
+            self._record(self._errors, [error])
+            return 0
+        return int(value)
+
     def start(
         self,
         data: Sequence[Sequence[Any]],
@@ -176,7 +179,7 @@ class RunChecks:
         resume_path: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         volume_device: str | torch.device | None = None,
-        max_epochs: int | None = None,
+        counts: Mapping[str, Any] | None = None,
         positive: Mapping[str, Any] | None = None,
         ascending: Mapping[str, Any] | None = None,
         multiples: Mapping[str, tuple[Any, Sequence[int]]] | None = None,
@@ -195,8 +198,8 @@ class RunChecks:
             resume_path: state file that the run continues from and that must be there; None for a fresh run.
             device: device that torch must be able to use on this machine.
             volume_device: likewise, where it is another one that volumes are put together on.
-            max_epochs: number of epochs, a whole number from 1 up.
-            positive: further options by name that must be numbers above 0.
+            counts: options by name that must be whole numbers from 1 up, such as the number of epochs.
+            positive: those that must be numbers above 0.
             ascending: those that must be two numbers, the lower one first.
             multiples: those that must be whole numbers above 0, each a multiple of a step of its own, and the steps.
             phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
@@ -216,7 +219,7 @@ class RunChecks:
             (resume_path, lambda path: require_file(str(path), resume_remedy)),
             (device, _check_device),
             (volume_device, lambda name: _check_device(name, "volume_device")),
-            (max_epochs, _check_max_epochs),
+            (counts, check_counts),
             (positive, check_positive),
             (ascending, check_ascending),
             (multiples, check_multiples),

@@ -8,11 +8,15 @@ from typing import Any
 
 from .files import InputError
 
-__all__ = ["check_ascending", "check_multiples", "check_positive", "is_positive"]
+__all__ = ["check_ascending", "check_counts", "check_multiples", "check_positive", "check_seed", "is_positive"]
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_positive(value: Any) -> bool:
@@ -42,6 +46,40 @@ def check_positive(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if not is_positive(value):
             raise InputError(name, f"is {value!r}", "a number above 0", f"pass one with --{name}")
+
+
+def check_counts(options: Mapping[str, Any]) -> None:
+    """Make sure that options are whole numbers from 1 up.
+
+    Args:
+        options: by name.
+
+    Raises:
+        InputError: for the first that is none.
+
+    Example:
+        >>> check_counts({"max_epochs": 0})
+        Traceback (most recent call last):
+        bundlekit.files.InputError: max_epochs: is 0; expected a whole number from 1 up; pass one with --max_epochs
+    """
+    for name, value in options.items():
+        if not (_is_whole(value) and value >= 1):
+            raise InputError(name, f"is {value!r}", "a whole number from 1 up", f"pass one with --{name}")
+
+
+def check_seed(value: Any) -> None:
+    """Make sure that a number can seed NumPy and torch.
+
+    Raises:
+        InputError: unless it is a whole number of 32 bits, none below 0.
+
+    Example:
+        >>> check_seed(-1)
+        Traceback (most recent call last):
+        bundlekit.files.InputError: seed: is -1; expected a whole number from 0 to 4294967295; pass one with --seed
+    """
+    if not (_is_whole(value) and 0 <= value < 2**32):
+        raise InputError("seed", f"is {value!r}", f"a whole number from 0 to {2**32 - 1}", "pass one with --seed")
 
 
 def check_ascending(options: Mapping[str, Any]) -> None:
@@ -83,7 +121,7 @@ def check_multiples(options: Mapping[str, tuple[Any, Sequence[int]]]) -> None:
     """
     for name, (value, steps) in options.items():
         sizes = value if isinstance(value, list | tuple) else ()
-        whole = all(isinstance(size, Integral) and is_positive(size) for size in sizes)
+        whole = all(_is_whole(size) and size > 0 for size in sizes)
         if not whole or len(sizes) != len(steps) or any(size % step for size, step in zip(sizes, steps, strict=True)):
             multiples = " and ".join(map(str, dict.fromkeys(steps)))
             remedy = f'pass them as --{name} "[{",".join(str(16 * step) for step in steps)}]"'

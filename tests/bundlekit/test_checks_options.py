@@ -66,14 +66,14 @@ def test_the_device_of_volumes_is_tried_too(stop):
 
 @pytest.mark.parametrize("max_epochs", [0, -1, 1.5, 2.0, True, "10", [1]])
 def test_a_number_of_epochs_that_is_none(stop, max_epochs):
-    assert stop(lambda: RunChecks(2, 1).start([["item"]], max_epochs=max_epochs)) == [
+    assert stop(lambda: RunChecks(2, 1).start([["item"]], counts={"max_epochs": max_epochs})) == [
         f"error: max_epochs: is {max_epochs!r}; expected a whole number from 1 up; pass one with --max_epochs"
     ]
 
 
 def test_a_device_and_a_number_of_epochs_that_are_right(capsys):
     for device, max_epochs in (("cpu", 1), (torch.device("cpu"), np.int64(180))):
-        RunChecks(2, 1).start([["item"]], device=device, max_epochs=max_epochs)
+        RunChecks(2, 1).start([["item"]], device=device, counts={"max_epochs": max_epochs})
     assert capsys.readouterr().err == ""
 
 
@@ -84,6 +84,21 @@ def test_paths_that_are_numbers(stop, tmp_path, monkeypatch):
     reason = "cannot be opened (No such file or directory)"
     assert [line.split("; ")[0] for line in lines] == [f"error: 5: {reason}", f"error: 7: {reason}"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["77"]
+
+
+@pytest.mark.parametrize("value", ["abc", -1, 2**32, 0.5, True, None])
+def test_a_seed_that_is_none_is_told_at_the_start(stop, value):
+    checks = RunChecks(2, 1)
+    assert checks.seed(value) == 0
+    assert stop(lambda: checks.start([["item"]])) == [
+        f"error: seed: is {value!r}; expected a whole number from 0 to 4294967295; pass one with --seed"
+    ]
+
+
+def test_a_seed_is_returned():
+    checks = RunChecks(2, 1)
+    assert [checks.seed(value) for value in (0, 7, np.int64(2**32 - 1))] == [0, 7, 2**32 - 1]
+    checks.start([["item"]])
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "2", None])

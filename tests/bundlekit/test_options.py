@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bundlekit.files import InputError
-from bundlekit.options import check_ascending, check_multiples, check_positive
+from bundlekit.options import check_ascending, check_counts, check_multiples, check_positive, check_seed
 
 NO_NUMBERS = [True, "3", None, float("nan"), float("inf")]
 
@@ -15,6 +15,21 @@ def test_what_is_not_above_0(value):
     check_positive({"a": 0.1, "b": 3})
     with pytest.raises(InputError, match=r"^b: is .*; expected a number above 0; pass one with --b$"):
         check_positive({"a": 1, "b": value})
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, 0, -1, 2.0, [1]])
+def test_what_is_no_count(value):
+    check_counts({"a": 1, "b": 500})
+    with pytest.raises(InputError, match=r"^b: is .*; expected a whole number from 1 up; pass one with --b$"):
+        check_counts({"a": 1, "b": value})
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, -1, 0.5, 2**32])
+def test_what_is_no_seed(value):
+    check_seed(0)
+    check_seed(2**32 - 1)
+    with pytest.raises(InputError, match=r"^seed: is .*; expected a whole number from 0 to 4294967295; "):
+        check_seed(value)
 
 
 @pytest.mark.parametrize(

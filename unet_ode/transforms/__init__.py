@@ -1,6 +1,7 @@
 """Targets, weight maps, windows, colours, contrast, alignment and centres, as MONAI transforms on arrays and items."""
 
 from .alignment import SubpixelShift, SubpixelShiftd
+from .background import RandBackground, RandBackgroundd
 from .centres import CentreOfMassd, EquivalentDiameterd
 from .colour import RandColourJitter, RandColourJitterd
 from .photographs import EvenContrast, EvenContrastd, ToGrey, ToGreyd
@@ -26,6 +27,8 @@ __all__ = [
     "LightObjectsd",
     "NonUniformSample",
     "NonUniformSampled",
+    "RandBackground",
+    "RandBackgroundd",
     "RandColourJitter",
     "RandColourJitterd",
     "SubpixelShift",
