@@ -81,10 +81,10 @@ def _failures(needs: Iterable[_Need]) -> Iterator[str]:
 class RunChecks:
     """Finds the inputs of a run and tells all that is wrong with them in lines of FILE, FOUND, EXPECTED and REMEDY.
 
-    ``section``, ``images`` and ``seed`` never raise, so that a config can be read without its data: they keep what is wrong for
-    ``start``, the first item of a config's "run", which ends the process with exit code 1 where the run cannot work.
-    Files that cannot be used are left out, and ``finish``, the last item, makes them exit code 1 of a run that
-    otherwise went well.
+    ``section``, ``images`` and ``seed`` never raise, so that a config can be read without its data: they keep what is
+    wrong for ``start``, the first item of a config's "run", which ends the process with exit code 1 where the run
+    cannot work. Files that cannot be used are left out, and ``finish``, the last item, makes them exit code 1 of a run
+    that otherwise went well.
 
     Args:
         spatial_dims: 2 or 3, of images and labels.

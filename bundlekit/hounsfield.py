@@ -13,11 +13,13 @@ from monai.transforms import MapTransform
 
 from .files import InputNote
 
-__all__ = ["HounsfieldUnitsd", "find_offset", "note_units"]
+__all__ = ["PADDING_HU", "HounsfieldUnitsd", "find_offset", "note_units"]
+
+PADDING_HU = -1500
+"""Below are -2000 and -3024, which scanners put outside their circular field of view."""
 
 _STORED_OFFSET = 1024  # scanners store HU + 1024, so that 12 bits without sign hold them
 _RANGE_HU = (-1024, 3071)  # of 12 bits
-_NO_PADDING = -1500  # below are -2000 and -3024, which scanners put outside their circular field of view
 _AIR_HU = -500  # air and lungs lie below, all other tissue above
 _TISSUE_HU, _MIN_TISSUE_SHARE = (-110, 190), 0.1  # fat to enhanced blood
 _BONE_HU, _MAX_BONE_SHARE = 300, 0.1
@@ -43,7 +45,7 @@ def find_offset(values: np.ndarray) -> int | None:
     while math.gcd(stride, values.size) > 1:  # a divisor of an axis' length would skip slices of it
         stride += 1
     some = values.reshape(-1)[::stride]
-    known = some[some > _NO_PADDING]
+    known = some[some > PADDING_HU]
     if not known.size:
         return None
     low = np.percentile(known, 0.5)
@@ -80,12 +82,13 @@ def note_units(path: str, values: np.ndarray) -> InputNote | None:
 
 
 class HounsfieldUnitsd(MapTransform):
-    """Bring volumes to Hounsfield units from -1024 to 3071: stored values lose their offset, padding becomes air.
+    """Bring volumes to Hounsfield units: stored values lose their offset and, unless that is to stay, padding too.
 
     ``hu = clip(v - offset, -1024, 3071)`` with the offset of :func:`find_offset`, 0 where that is None.
 
     Args:
         keys: volumes to change.
+        raw_key: where to keep v - offset, which still tells padding from air; None for nowhere.
 
     Shape:
         - input, output: any.
@@ -96,12 +99,15 @@ class HounsfieldUnitsd(MapTransform):
         [-1024.0, -1000.0, -850.0, -80.0, 40.0, 40.0, 60.0]
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
+    def __init__(self, keys: KeysCollection, raw_key: str | None = None) -> None:
         super().__init__(keys)
+        self.raw_key = raw_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
-            offset = find_offset(np.asarray(item[key])) or 0
-            item[key] = torch.clamp(item[key] - offset, *_RANGE_HU)
+            raw = item[key] - (find_offset(np.asarray(item[key])) or 0)
+            item[key] = torch.clamp(raw, *_RANGE_HU)
+            if self.raw_key is not None:
+                item[self.raw_key] = raw
         return item

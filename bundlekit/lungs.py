@@ -15,6 +15,8 @@ from scipy import ndimage
 from skimage.morphology import convex_hull_image
 from skimage.segmentation import watershed
 
+from .hounsfield import PADDING_HU
+
 __all__ = ["LEFT", "RIGHT", "SeparateLungsd", "separate_lungs", "to_ras"]
 
 RIGHT, LEFT = 1, 2
@@ -100,9 +102,20 @@ def _open(area: np.ndarray, pixel_mm: np.ndarray) -> np.ndarray:
     return area & fine[: area.shape[0], : area.shape[1]]
 
 
+def _touches(box: tuple[slice, ...], piece: np.ndarray, other: np.ndarray) -> bool:
+    around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+    seen = other[around]
+    if not seen.any():
+        return False
+    grown = np.zeros(seen.shape, bool)
+    grown[tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))] = piece
+    return bool((ndimage.binary_dilation(grown) & seen).any())
+
+
 def _is_cut_open(box: tuple[slice, ...], piece: np.ndarray, body: np.ndarray, hu: np.ndarray) -> bool:
-    """Whether a piece outside the body is lung that the side of a cropped volume cuts open."""
-    if not any(box[axis].start == 0 or box[axis].stop == body.shape[axis] for axis in (0, 1)):
+    """Whether a piece outside the body is lung that the side of a cropped volume, or padding, cuts open."""
+    at_side = any(box[axis].start == 0 or box[axis].stop == body.shape[axis] for axis in (0, 1))
+    if not (at_side or _touches(box, piece, hu < PADDING_HU)):
         return False
     mean_hu = hu[box][piece].mean()
     if not _AIR_HU < mean_hu <= _FOAM_HU:
@@ -150,8 +163,9 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tupl
 
     1. The body is the largest connected piece of tissue; its inside is what each axial slice of it encloses, as far as
        a disc of 25 mm fits into that, so that a table which touches the body is none of it. Connected pieces of the
-       mask that lie outside, as air and table, are dropped, but for lung that a cropped volume's side cuts open: it is
-       denser than air, and where it is as light as foam it lies in the body's convex hull.
+       mask that lie outside, as air and table, are dropped, but for lung that a cropped volume's side cuts open, or
+       the padding round a scanner's field of view, which is no lung itself: it is denser than air, and where it is as
+       light as foam it lies in the body's convex hull.
     2. Pieces of less than a tenth of the largest one are dropped: what the network took of windpipe and bowel. There
        may be one lung alone. What a piece encloses, a nodule for instance, is part of it.
     3. A piece with a fifth of its volume beyond the midline, the body's mean x, may be both lungs that touch: it is
@@ -161,7 +175,7 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tupl
 
     Args:
         mask: where lung was found.
-        hu: Hounsfield units of the same voxels.
+        hu: Hounsfield units of the same voxels, below -1500 for padding.
         affine: 4 x 4 matrix from voxel index to position in mm, x growing to the patient's right.
 
     Returns:
@@ -170,13 +184,13 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tupl
 
     Example:
         >>> from bundlekit.phantoms.thorax import thorax
-        >>> phantom = thorax(np.random.default_rng(0), 64)
+        >>> phantom = thorax(np.random.default_rng(0), 64, stature=1)
         >>> dark = phantom.image < -500  # lungs, and also windpipe, gas, foam in the table and all air
         >>> labels, left_out_ml = separate_lungs(dark, phantom.image, phantom.affine)
         >>> bool(np.mean(labels != phantom.label) < 0.01), sum(left_out_ml.values()) > 20  # windpipe and gas
         (True, True)
     """
-    mask_ras, ras = to_ras(mask.astype(bool), affine)
+    mask_ras, ras = to_ras(mask.astype(bool) & (hu >= PADDING_HU), affine)
     hu_ras, _ = to_ras(hu, affine)
     body = _body(hu_ras)
     midline_mm, spacing_mm = _midline_mm(body, ras), np.linalg.norm(ras[:3, :3], axis=0)
@@ -205,7 +219,7 @@ class SeparateLungsd(MapTransform):
 
     Args:
         keys: probabilities to change, ``MetaTensor`` whose affine says where the voxels are.
-        hu_key: Hounsfield units of the same voxels.
+        hu_key: Hounsfield units of the same voxels, below -1500 for padding.
         threshold: probability above which a voxel belongs to a lung.
 
     Shape:

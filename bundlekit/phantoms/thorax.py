@@ -19,6 +19,7 @@ _UP = np.array([0.0, -0.28, 0.96])  # at right angles to the cut at the diaphrag
 _SIDES = {"right": 1, "left": -1}  # x grows to the patient's right
 _LUNG_HU = (-965, -650)  # without vessels, from emphysema to a lung breathed out or with fibrosis
 _TABLE_GAP_MM = (-3, 15)  # below the back, which sinks into a mat
+_MIN_STATURE = 1 / 3  # an infant's chest, as a part of a grown-up's, along each axis
 
 
 class _Lung(NamedTuple):
@@ -83,7 +84,7 @@ def _airways(xyz: np.ndarray, radius: float) -> np.ndarray:
     return np.logical_or.reduce([_tube(xyz, fork, fork + np.array(way), width) for way, width in ways])
 
 
-def thorax(rng: np.random.Generator, size: int) -> Phantom:
+def thorax(rng: np.random.Generator, size: int, stature: float | None = None) -> Phantom:
     """Make the chest of one patient on the scanner's table.
 
     The lungs are ellipsoids cut at a slant at the diaphragm, with vessels in them and in one of them a nodule, which
@@ -93,6 +94,8 @@ def thorax(rng: np.random.Generator, size: int) -> Phantom:
     Args:
         rng: source of all randomness.
         size: voxels along x and y, which span 384 mm; z has 0.65 times as many slices, which span 312 mm.
+        stature: extent of the chest along each axis, with all that is in it and the table, as a part of a grown-up's.
+            None has every other patient grown up and draws the others' from a third up, the size of an infant's chest.
 
     Returns:
         int16 image in Hounsfield units; uint8 label, 1 right and 2 left lung; the affine; and as truth the ``right_ml``
@@ -102,14 +105,17 @@ def thorax(rng: np.random.Generator, size: int) -> Phantom:
         ValueError: if ``size`` is below 32.
 
     Example:
-        >>> phantom = thorax(np.random.default_rng(0), 96)
+        >>> phantom = thorax(np.random.default_rng(0), 96, stature=1)
         >>> voxel_ml = abs(np.linalg.det(phantom.affine)) / 1000
         >>> phantom.image.shape, bool(abs((phantom.label == 1).sum() * voxel_ml / phantom.truth["right_ml"] - 1) < 0.01)
         ((96, 96, 62), True)
     """
     if size < _MIN_SIZE:
         raise ValueError(f"size is {size} voxels, wanted {_MIN_SIZE} at least, for a few whole voxels of each label")
+    if stature is None:
+        stature = 1.0 if rng.random() < 0.5 else float(rng.uniform(_MIN_STATURE, 1))
     xyz, affine = _grid(size)
+    xyz /= stature  # all that follows is in the coordinates of a grown-up
     half = np.array([rng.uniform(165, 188), rng.uniform(105, 125)])
     hu = _body(rng, xyz, half)
     label = np.zeros(hu.shape, np.uint8)
@@ -129,8 +135,8 @@ def thorax(rng: np.random.Generator, size: int) -> Phantom:
     below = lungs["left"].centre - [0, -25, lungs["left"].base * lungs["left"].half_axes[2] + rng.uniform(28, 38)]
     hu[_ball(xyz, tuple(below), (35, 25, 18))] = -980
     image = gaussian_filter(hu, 0.5) + rng.uniform(10, 40) * rng.standard_normal(hu.shape)
-    truth = {f"{name}_ml": lung.volume_ml() for name, lung in lungs.items()}
-    truth |= {"nodule_ml": 4 / 3 * np.pi * radius**3 / 1000, "nodule_mm": nodule.tolist()}
+    truth = {f"{name}_ml": lung.volume_ml() * stature**3 for name, lung in lungs.items()}
+    truth |= {"nodule_ml": 4 / 3 * np.pi * (radius * stature) ** 3 / 1000, "nodule_mm": (nodule * stature).tolist()}
     return Phantom(np.clip(np.rint(image), -1024, 3071).astype(np.int16), label, truth, affine)
 
 

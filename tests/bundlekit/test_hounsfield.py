@@ -17,7 +17,7 @@ AIR, PADDING = -1024, (-2000, -3024)
 
 @pytest.fixture(scope="module")
 def chest() -> np.ndarray:
-    return thorax(np.random.default_rng(0), 48).image
+    return thorax(np.random.default_rng(0), 48, stature=1).image
 
 
 def outside_circle(chest: np.ndarray) -> np.ndarray:
@@ -99,3 +99,9 @@ def test_a_run_speaks_of_it_and_goes_on(chest, tmp_path, capsys):
     checks.finish()
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: {tmp_path}/grey.nii.gz: holds values from 0 to ")
+
+
+def test_what_is_kept_beside_tells_padding_from_air(chest):
+    stored = np.where(outside_circle(chest), -3024, chest.astype(int) + 1024)
+    item = HounsfieldUnitsd("image", raw_key="raw")({"image": torch.as_tensor(stored)})
+    assert np.array_equal(item["raw"], stored - 1024) and item["image"].min() == AIR

@@ -19,7 +19,7 @@ AXES = ["RAS", "LPS", "SPL", "PIR", "ASR"]
 
 @pytest.fixture(scope="module")
 def chest() -> Phantom:
-    return thorax(np.random.default_rng(3), 64)
+    return thorax(np.random.default_rng(3), 64, stature=1)
 
 
 def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -117,6 +117,15 @@ def test_emphysema_at_the_side_of_a_cropped_volume_stays(chest):
     assert label[0].any() and label[-1].any()
     hu = np.where(label > 0, chest.image[box] - chest.image[chest.label > 0].mean() - 945, chest.image[box])
     assert np.array_equal(separate_lungs(label > 0, hu, affine), label)
+
+
+def test_padding_is_no_lung_and_what_it_cuts_open_stays(chest):
+    x, y = np.indices(chest.label.shape[:2]) - 31.5
+    padded = np.broadcast_to((np.hypot(x, y) > 18)[..., None], chest.label.shape)
+    hu, lung = np.where(padded, -3024, chest.image), chest.label > 0
+    assert 0.05 < padded[lung].mean() < 0.3
+    found = separate_lungs(lung | padded, hu, chest.affine)
+    assert np.array_equal(found, np.where(padded, 0, chest.label))
 
 
 @pytest.mark.parametrize("overlap_mm", [4, 8])

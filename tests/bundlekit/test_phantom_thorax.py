@@ -7,7 +7,7 @@ import pytest
 
 from bundlekit.phantoms.thorax import _Lung, thorax
 
-PHANTOMS = [thorax(np.random.default_rng(seed), 64) for seed in range(3)]
+PHANTOMS = [thorax(np.random.default_rng(seed), 64, stature=1) for seed in range(3)]
 
 
 def voxel_ml(phantom):
@@ -25,6 +25,22 @@ def test_lungs_have_the_volumes_of_their_ellipsoids_and_lie_on_their_sides(phant
         # a surface through N voxels of a body of V moves the count by some sqrt(N) of V: under 1 % at this size
         assert lung.sum() * voxel_ml(phantom) == pytest.approx(phantom.truth[f"{name}_ml"], rel=0.015)
         assert (positions(phantom, lung)[:, 0] > 0).all() == (name == "right")
+
+
+def test_a_child_is_a_small_grown_up():
+    child, grown_up = (thorax(np.random.default_rng(0), 64, stature=stature) for stature in (0.5, 1))
+    for name in ("right_ml", "left_ml", "nodule_ml"):
+        assert child.truth[name] == pytest.approx(grown_up.truth[name] / 8)
+    lung = child.label == 1
+    assert lung.sum() * voxel_ml(child) == pytest.approx(
+        child.truth["right_ml"], rel=0.05
+    )  # of an eighth of the voxels
+
+
+def test_every_other_patient_is_a_child():
+    ml = [thorax(np.random.default_rng(seed), 32).truth["right_ml"] for seed in range(24)]
+    least = min(phantom.truth["right_ml"] for phantom in PHANTOMS)
+    assert 4 <= sum(volume < 0.5 * least for volume in ml) <= 16 and min(ml) < 0.1 * least
 
 
 def test_the_truth_is_that_of_a_ball_cut_flat():

@@ -80,7 +80,7 @@ def on_grid(image: nib.Nifti1Image, turn: np.ndarray, spacing_mm: tuple[float, f
 
 @pytest.fixture(scope="module")
 def chest() -> Phantom:
-    return thorax(np.random.default_rng([100, 0]), SIZE)
+    return thorax(np.random.default_rng([100, 0]), SIZE, stature=1)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def corners(hu: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def small() -> Phantom:
-    phantom = thorax(np.random.default_rng([100, 1]), SMALL_SIZE)
+    phantom = thorax(np.random.default_rng([100, 1]), SMALL_SIZE, stature=1)
     even = (phantom.image.astype(int) // 2 * 2).clip(-1024)
     return Phantom(np.where(corners(even), -1024, even).astype(np.int16), phantom.label, phantom.truth, phantom.affine)
 
@@ -239,6 +239,36 @@ def test_lungs_of_any_density_have_their_volume(chest, tmp_path, mean_hu):
         assert done.volumes["a"][name]["volume_ml"] == pytest.approx(chest.truth[f"{name}_ml"], rel=0.02)
 
 
+@pytest.mark.parametrize("stature", [0.35, 0.6])
+def test_chests_of_children(tmp_path, stature):
+    """In a field as small as a child needs, with the pixels that this gives."""
+    phantom = thorax(np.random.default_rng([101, round(100 * stature)]), round(SIZE / stature), stature=stature)
+    middle = np.array(phantom.image.shape) // 2
+    half = np.array([SIZE // 2, SIZE // 2, middle[2]])
+    field = tuple(slice(m - h, m + h) for m, h in zip(middle, half, strict=True))
+    affine = phantom.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ (middle - half)
+    save(nib.Nifti1Image(phantom.image[field], affine), tmp_path / "in", "a")
+    done = segment(tmp_path)
+    for name in SIDES:
+        assert done.volumes["a"][name]["volume_ml"] == pytest.approx(phantom.truth[f"{name}_ml"], rel=0.02)
+
+
+def test_padding_that_cuts_into_the_lungs(chest, tmp_path):
+    """A circle that is too narrow: of the lungs what lies within it is found, and nothing beyond."""
+    x, y = np.ogrid[:SIZE, :SIZE]
+    outside = np.broadcast_to(
+        (np.hypot(x - SIZE / 2 + 0.5, y - SIZE / 2 + 0.5) > 0.34 * SIZE)[..., None], chest.image.shape
+    )
+    assert 0.05 < (outside & (chest.label > 0)).sum() / (chest.label > 0).sum() < 0.3
+    save(as_image(chest, np.where(outside, -3024, chest.image).astype(np.int16)), tmp_path / "in", "a")
+    found = np.asarray(segment(tmp_path).labels["a"].dataobj)
+    assert not found[outside].any()
+    for value in SIDES.values():
+        wanted = ((chest.label == value) & ~outside).sum()
+        assert (found == value).sum() == pytest.approx(wanted, rel=0.02)
+
+
 def test_a_series_of_a_tilted_gantry_has_its_volume(chest, write_series, tmp_path):
     """The table moves along the body, the slices lean by 20 degrees."""
     lean = np.eye(4)
@@ -283,7 +313,7 @@ def test_patches_and_windows_that_cannot_be_are_named(tmp_path, capfd, names):
 
 def test_slices_of_one_voxel_train(tmp_path):
     """A slice cut from a volume, as those of Kaggle, and the volume itself give batches alike."""
-    phantom = thorax(np.random.default_rng(0), SMALL_SIZE)
+    phantom = thorax(np.random.default_rng(0), SMALL_SIZE, stature=1)
     k = int(np.argmax((phantom.label > 0).sum(axis=(0, 1))))
     for name, where in {"whole": np.s_[:], "slice": np.s_[:, :, k : k + 1]}.items():
         save(as_image(phantom, phantom.image[where]), tmp_path / "images", name)

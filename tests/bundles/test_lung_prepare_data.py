@@ -123,6 +123,23 @@ def test_kaggle_slices_and_volumes_lie_as_they_are_looked_at(tmp_path):
     assert np.array_equal(np.asarray(label.dataobj).T, mask(2, (4, 6, 6))) and np.allclose(label.affine, image.affine)
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 7), (6, 6, 6)])
+def test_kaggle_volumes_whose_axis_of_slices_is_not_known(tmp_path, shape):
+    write_kaggle(tmp_path, {5: np.int32}, [2, 31, 59])
+    save(tmp_path / "3d_images/IMG_0031.nii.gz", hu(31, shape), np.int16)
+    save(tmp_path / "3d_images/MASK_0031.nii.gz", mask(31, shape), np.uint8)
+    [line] = errors(tmp_path)
+    size = " x ".join(map(str, shape))
+    assert line.startswith(f"{tmp_path}/3d_images/IMG_0031.nii.gz: has {size} voxels, which do not tell the axis ")
+
+
+def test_a_mask_from_kaggle_whose_axes_are_in_another_order(tmp_path):
+    write_kaggle(tmp_path, {5: np.int32}, [2, 31, 59])
+    save(tmp_path / "3d_images/MASK_0031.nii.gz", mask(31, (6, 6, 4)), np.uint8)
+    [line] = errors(tmp_path)
+    assert line.startswith(f"{tmp_path}/3d_images/MASK_0031.nii.gz: is 6 x 6 x 4; expected 4 x 6 x 6 as its image; ")
+
+
 def test_kaggle_slices_alone(tmp_path):
     write_kaggle(tmp_path / "in", dict.fromkeys(range(12), np.int32), [])
     dataset = prepared(tmp_path / "in", tmp_path / "out")

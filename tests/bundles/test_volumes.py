@@ -174,6 +174,21 @@ def test_a_volume_smaller_than_a_window(volumes, labels):
     assert labels["small"].get_data_dtype() == np.uint8
 
 
+def test_a_frame_of_zeros_changes_nothing_where_all_voxels_set_the_scale(tmp_path):
+    """As a volume has it that was registered to a larger one; the hippocampus alone is not normalised within a mask."""
+    bundle = ROOT / "bundles/hippocampus_mri_segmentation"
+    [plain] = make_case(bundle, tmp_path / "data", SIZE)
+    inner = np.asarray(plain.dataobj)
+    assert all((np.take(inner, i, axis) != 0).any() for axis in range(3) for i in (0, -1))
+    moved = plain.affine.copy()
+    moved[:3, 3] -= moved[:3, :3] @ (9, 20, 4)
+    framed = nib.Nifti1Image(np.pad(inner, ((9, 3), (20, 0), (4, 30))), moved)
+    found = segment(bundle, tmp_path, {"plain": [plain], "framed": [framed]}, [16, 16, 16])
+    wanted = np.pad(np.asarray(found["plain"].dataobj), ((9, 3), (20, 0), (4, 30)))
+    assert wanted.any() and np.array_equal(found["framed"].dataobj, wanted)
+    assert np.allclose(found["framed"].affine, moved)
+
+
 def test_a_volume_that_resampling_would_blow_up_is_left_out(brain, case, tmp_path, capsys):
     """A header in the wrong unit must not cost the memory that the other volumes need."""
     big = np.diag([1000.0, 1000, 1000, 1])  # micrometres taken for millimetres

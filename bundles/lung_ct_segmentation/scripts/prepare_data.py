@@ -5,10 +5,10 @@
 
 Kaggle's download, unpacked, has slices in 2d_images/ and 2d_masks/ (*.tif of the same names) and volumes in 3d_images/
 (IMG_*.nii.gz and MASK_*.nii.gz); either alone will do. A slice becomes a volume of one slice, with pixels of 0.7 mm,
-since the files do not say. A volume with its slices along the first axis, whose header does not know of it, gets its
-axes put right. Slices train, but for those with the number of a volume that validates or tests: they may be of the same
-patient. Where there are two volumes alone beside them, one tests and one validates; a single one tests, and every
-eighth slice validates.
+since the files do not say. A volume with its slices, as wide as high, along the first axis, of which its header does
+not know, gets its axes put right. Slices train, but for those with the number of a volume that validates or tests: they
+may be of the same patient. Where there are two volumes alone beside them, one tests and one validates; a single one
+tests, and every eighth slice validates.
 
 Any other folder holds images/ (or imagesTr/) and masks/ (or labels/, labelsTr/), or images and masks side by side, a
 mask known by a word in its name: case1.nii.gz and case1_mask.nii.gz, IMG_1.nii.gz and MASK_1.nii.gz. Words such as
@@ -134,7 +134,7 @@ def name_faults(whole: list[Case], single: list[Case]) -> list[InputError]:
     ]
 
 
-def load(path: Path, slices_first: bool = False) -> nibabel.Nifti1Image:
+def load(path: Path) -> nibabel.Nifti1Image:
     """A volume of three axes, or a slice as a volume of one, from (rows, columns) to (columns, rows, 1)."""
     try:
         if path.name.lower().endswith(SLICES):
@@ -148,9 +148,6 @@ def load(path: Path, slices_first: bool = False) -> nibabel.Nifti1Image:
     if data.ndim != 3:
         found, remedy = f"has {data.ndim} dimensions ({data.shape})", "split it, or join its slices"
         raise InputError(path, found, "one volume of 3, or one grey slice", remedy)
-    if slices_first and data.shape[0] != data.shape[1] == data.shape[2]:
-        edges = image.header.get_zooms()
-        data, affine = data.transpose(2, 1, 0), np.diag([-edges[2], -edges[1], edges[0], 1.0])
     if np.issubdtype(data.dtype, np.integer):
         data = data.astype(np.int16 if np.array_equal(data, data.astype(np.int16)) else np.int32)
     else:
@@ -158,10 +155,24 @@ def load(path: Path, slices_first: bool = False) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(data, affine)
 
 
-def load_mask(path: Path, image: nibabel.Nifti1Image, slices_first: bool) -> nibabel.Nifti1Image:
-    """Labels on the image's grid; the affine of a mask from Kaggle is not looked at."""
-    mask = load(path, slices_first)
-    own, reference = (Grid(m.shape, None if slices_first else m.affine) for m in (mask, image))
+def slices_last(path: Path, image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """A volume from Kaggle with its slices, which are as wide as high, along the last axis."""
+    first, middle, last = image.shape
+    if last == 1 or first == middle != last:
+        return image
+    if first == middle or middle != last:
+        found = f"has {first} x {middle} x {last} voxels, which do not tell the axis across the slices"
+        remedy = "turn the header's axes right and put images and masks into images/ and masks/, where it is believed"
+        raise InputError(path, found, "two axes alike, those within the slices", remedy)
+    edges = image.header.get_zooms()
+    affine = np.diag([-edges[2], -edges[1], edges[0], 1.0])
+    return nibabel.Nifti1Image(np.asarray(image.dataobj).transpose(2, 1, 0), affine)
+
+
+def load_mask(path: Path, image: nibabel.Nifti1Image, with_affine: bool) -> nibabel.Nifti1Image:
+    """Labels on the image's grid; the affine of a mask from Kaggle is not to be looked at."""
+    mask = load(path)
+    own, reference = (Grid(m.shape, m.affine if with_affine else None) for m in (mask, image))
     check_same_grid(path, own, "its image", reference, exact=False, remedy="resample it to the image's grid")
     data = np.asarray(mask.dataobj)
     values = np.setdiff1d(data, [0])
@@ -216,8 +227,14 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
     cases = [case for case in whole + single if case.name in used]
     image_of = {case.label: case.images["CT"] for case in cases}
 
+    def turned(file: Path, image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+        return slices_last(file, image) if kaggle else image
+
     def converted_mask(file: Path) -> nibabel.Nifti1Image:
-        return load_mask(file, load(image_of[file], kaggle), kaggle)
+        path = image_of[file]
+        image = load(path)
+        turned(path, image)  # where that cannot be, it is told of the image
+        return turned(file, load_mask(file, image, with_affine=not kaggle))
 
     errors = name_faults(whole, single) + file_faults(cases, output)
     for mask in image_of if not errors else ():
@@ -227,7 +244,7 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
             errors.append(error)
     convert_image, convert_mask = (
         lambda file, path, read=read: nibabel.save(read(file), path)
-        for read in (lambda file: load(file, kaggle), converted_mask)
+        for read in (lambda file: turned(file, load(file)), converted_mask)
     )
     return Plan(cases, sections, HEADER, errors, convert_image, convert_mask)
 
