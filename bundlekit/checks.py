@@ -219,11 +219,14 @@ class RunChecks:
             (resume_path, lambda path: require_file(str(path), resume_remedy)),
             (device, _check_device),
             (volume_device, lambda name: _check_device(name, "volume_device")),
+        ]
+        for options, check in (
             (counts, check_counts),
             (positive, check_positive),
             (ascending, check_ascending),
             (multiples, check_multiples),
-        ]
+        ):
+            needs += [({name: value}, check) for name, value in (options or {}).items()]
         errors += _failures(needs)
         _print_all("note", self._notes)
         _print_all("left out", self._left_out)

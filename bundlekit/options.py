@@ -117,12 +117,14 @@ def check_multiples(options: Mapping[str, tuple[Any, Sequence[int]]]) -> None:
         >>> check_multiples({"patch_size": ([100, 100], [8, 8])})
         Traceback (most recent call last):
         bundlekit.files.InputError: patch_size: is [100, 100]; expected 2 whole multiples of 8; pass them as \
---patch_size "[128,128]"
+--patch_size "[104,104]"
     """
     for name, (value, steps) in options.items():
         sizes = value if isinstance(value, list | tuple) else ()
         whole = all(_is_whole(size) and size > 0 for size in sizes)
         if not whole or len(sizes) != len(steps) or any(size % step for size, step in zip(sizes, steps, strict=True)):
+            near = sizes if whole and len(sizes) == len(steps) else [64] * len(steps)
+            some = ",".join(str(-(-size // step) * step) for size, step in zip(near, steps, strict=True))
             multiples = " and ".join(map(str, dict.fromkeys(steps)))
-            remedy = f'pass them as --{name} "[{",".join(str(16 * step) for step in steps)}]"'
+            remedy = f'pass them as --{name} "[{some}]"'
             raise InputError(name, f"is {value!r}", f"{len(steps)} whole multiples of {multiples}", remedy)

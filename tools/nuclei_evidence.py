@@ -5,7 +5,8 @@
 Each run has the same epochs, and writes a line for each list of test images (all, grey, colour) to SCORES (default:
 OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
 command may be killed and started anew; --variants and --seeds do a part of it, beside other processes that do others,
-once OUTPUT/data is there. The tables give mean and standard deviation over the seeds that a variant has. --mosaics
+once OUTPUT/data is there. The tables give mean and standard deviation over the seeds that a variant has. The variant
+both_lists is cosine on the training and the validation images together, as for weights to ship. --mosaics
 VARIANT SEED then compares, for the weights of one run, each field of view of the source segmented as a whole with the
 same field segmented tile by tile.
 """
@@ -32,6 +33,9 @@ VARIANTS = {
     "dice_loss": ["loss_dice"],
     "no_batch_norm": ["net_no_batch_norm"],
 }
+"""Overlays of those that are compared."""
+
+BOTH_LISTS = "both_lists"
 SECTIONS = ("test", "test_grey", "test_rgb")
 METRICS = {
     "pixel_f1": "val_pixel_f1",
@@ -47,11 +51,26 @@ TABLES = (
 KEY = ("variant", "seed", "epochs", "images")
 
 
+def with_both_lists(data: Path, folder: Path) -> Path:
+    """A folder with a dataset.json whose training images are those of both lists."""
+    dataset = json.loads((data / "dataset.json").read_text())
+    for name in ("training", "validation"):
+        dataset[name] = [{key: str(data / item[key]) for key in ("image", "label")} for item in dataset[name]]
+    lists = {"training": dataset["training"] + dataset["validation"], "validation": dataset["validation"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps(lists))
+    return folder
+
+
 def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argparse.Namespace) -> list[Row]:
     """A line of scores for each list of test images."""
-    overlays = VARIANTS[variant]
+    overlays = VARIANTS.get(variant, [])
     common = {"dataset_dir": data, "amp": args.amp}
-    train(BUNDLE, overlays, run, seed=seed, max_epochs=args.max_epochs, val_interval=args.val_interval, **common)
+    settings = {**common, "seed": seed, "max_epochs": args.max_epochs, "val_interval": args.val_interval}
+    if variant == BOTH_LISTS:
+        # the last epoch's weights are kept: a validation on images of the training cannot choose
+        settings |= {"dataset_dir": with_both_lists(data, run / "data"), "val_interval": args.max_epochs}
+    train(BUNDLE, overlays, run, **settings)
     rows = []
     for section in SECTIONS:
         folder = run / section
@@ -70,7 +89,9 @@ def table(rows: list[Row], columns: Sequence[str]) -> str:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["images"], row["variant"]), []).append(row)
-    for images, variant in sorted(groups, key=lambda key: (SECTIONS.index(key[0]), list(VARIANTS).index(key[1]))):
+    for images, variant in sorted(
+        groups, key=lambda key: (SECTIONS.index(key[0]), [*VARIANTS, BOTH_LISTS].index(key[1]))
+    ):
         found = groups[images, variant]
         cells = (mean_and_deviation([float(row[name]) for row in found]) for name in columns)
         lines.append(f"| {variant} | {images} | {len(found)} | {' | '.join(cells)} |")
@@ -133,7 +154,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True, help="what the bundle's prepare_data.py reads")
     parser.add_argument("--output", type=Path, required=True, help="folder of data and runs")
     parser.add_argument("--scores", type=Path, help="CSV of the runs")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, BOTH_LISTS], default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_epochs", type=int, default=40)
     parser.add_argument("--val_interval", type=int, default=10)
@@ -162,7 +183,7 @@ def main() -> None:
     if args.mosaics:
         variant, seed = args.mosaics
         run = output / f"{variant}_{seed}_{args.max_epochs}"
-        print(f"\n{mosaics(source, data, run, VARIANTS[variant])}")
+        print(f"\n{mosaics(source, data, run, VARIANTS.get(variant, []))}")
 
 
 if __name__ == "__main__":

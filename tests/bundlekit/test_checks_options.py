@@ -108,6 +108,13 @@ def test_an_option_that_is_no_positive_number_is_named(stop, value):
     ]
 
 
+def test_all_options_that_are_wrong_are_named_at_once(stop):
+    lines = stop(
+        lambda: RunChecks(2, 1).start([["item"]], counts={"a": 0, "b": 1, "c": -1}, multiples={"d": ([9, 8], [8, 8])})
+    )
+    assert [line.split(":")[1] for line in lines] == [" a", " c", " d"]
+
+
 def test_positive_options_pass():
     RunChecks(2, 1).start([["item"]], positive={"zoom": 1, "spacing": np.float32(0.5)})
 

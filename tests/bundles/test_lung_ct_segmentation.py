@@ -242,7 +242,7 @@ def test_lungs_of_any_density_have_their_volume(chest, tmp_path, mean_hu):
 
 @pytest.mark.parametrize(("stature", "spacing_mm"), [(0.35, 1.5), (0.6, 3.0)])
 def test_chests_of_children(tmp_path, stature, spacing_mm):
-    """In a field as small as a child needs, with the pixels that this gives; an infant with those that the README says."""
+    """In a field as small as a child needs, with the pixels of this, and an infant with the spacing for infants."""
     phantom = thorax(np.random.default_rng([101, round(100 * stature)]), round(SIZE / stature), stature=stature)
     middle = np.array(phantom.image.shape) // 2
     half = np.array([SIZE // 2, SIZE // 2, middle[2]])
@@ -307,7 +307,7 @@ def test_patches_and_windows_that_cannot_be_are_named(tmp_path, capfd, names):
         parser.get_parsed_content("run", eval_expr=True)
     lines = capfd.readouterr().err.splitlines()
     assert (
-        'error: patch_size: is [128, 100]; expected 2 whole multiples of 8; pass them as --patch_size "[128,128]"'
+        'error: patch_size: is [128, 100]; expected 2 whole multiples of 8; pass them as --patch_size "[128,104]"'
     ) in lines
     assert any(line.startswith("error: window_hu: is [400, -1000]; expected two numbers, the lower") for line in lines)
 

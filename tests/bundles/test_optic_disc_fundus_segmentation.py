@@ -280,10 +280,14 @@ def test_missing_and_foreign_weights_of_phase_one(phantoms, tmp_path, capsys):
     assert any("tensors of the two encoders do not match" in reason for reason in reasons)
 
 
-def test_shipped_localizer_is_the_one_of_the_shipped_model():
+def test_shipped_model_comes_from_the_shipped_localizer():
+    """Its encoder trained on at a low rate: each convolution points where it did, as no other one would."""
     localizer, model = (torch.load(BUNDLE / f"models/{name}.pt", weights_only=True) for name in ("localizer", "model"))
     network = parse("pretrain").get_parsed_content("network_def")
     network.load_state_dict(localizer, strict=True)
-    encoder = [name for name in model if name.startswith("encoder.")]
-    assert len(encoder) > 0 and all(torch.equal(model[name], localizer[name]) for name in encoder)
+    kernels = [name for name in model if name.startswith("encoder.") and model[name].ndim == 4]
+    assert len(kernels) == 12
+    for name in kernels:
+        own, theirs = model[name].flatten(), localizer[name].flatten()
+        assert torch.cosine_similarity(own, theirs, dim=0) > 0.99 and not torch.equal(own, theirs)
     assert isinstance(parse("train").get_parsed_content("network_def"), LocalizerUNet)

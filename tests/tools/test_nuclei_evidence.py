@@ -34,6 +34,17 @@ def test_table_has_means_and_deviations_over_seeds():
     ]
 
 
+def test_both_lists_train_together(tmp_path):
+    items = {
+        name: [{"image": f"images/{name}.png", "label": f"labels/{name}.png"}] for name in ("training", "validation")
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps({**items, "test": []}))
+    folder = evidence.with_both_lists(tmp_path, tmp_path / "run/data")
+    lists = json.loads((folder / "dataset.json").read_text())
+    first, second = ({key: f"{tmp_path}/{key}s/{name}.png" for key in ("image", "label")} for name in items)
+    assert lists == {"training": [first, second], "validation": [second]}
+
+
 def test_tiles_are_put_together_in_order_with_numbers_of_their_own():
     tile = np.array([[1, 0], [0, 2]], np.uint16)
     places = [(1, 0, 2 * tile), (0, 1, tile), (0, 0, tile), (1, 1, 0 * tile)]

@@ -78,9 +78,9 @@ class RandBackground(RandomizableTransform):
         field = zoom(self.R.standard_normal(nodes).astype(np.float32), scale, order=3, mode="nearest")
         starts = [self.R.randint(0, max(have - side, 0) + 1) for have, side in zip(field.shape, data, strict=True)]
         field = field[tuple(slice(start, start + side) for start, side in zip(starts, data, strict=True))]
-        z = (field - self.R.uniform(*self.threshold)) / self._drawn_evenly_by_logarithm(self.edge)
+        z = (field - self.R.uniform(self.threshold[0], self.threshold[1])) / self._drawn_evenly_by_logarithm(self.edge)
         region = 0.5 * (1 + np.tanh(0.5 * z))  # the logistic curve, without overflow
-        self._added = np.float32(self.R.uniform(*self.strength)) * region.astype(np.float32)
+        self._added = np.float32(self.R.uniform(self.strength[0], self.strength[1])) * region.astype(np.float32)
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> NdarrayOrTensor:
         image = convert_to_numpy(img, dtype=np.float32)
