@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 2
 DATA ?= bundles/nuclei_microscopy_segmentation/data
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 $(READY): setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
@@ -40,7 +40,16 @@ export: $(READY)  ## write model.ts and model.onnx of all bundles, or of BUNDLE,
 zoo: $(READY)  ## pack all bundles, or BUNDLE, for the model zoo into dist/zoo, and try them out with the wheel alone
 	$(VENV)/python tools/zoo.py $(BUNDLE) $(ZOO_OPTIONS)
 
-clean:  ## remove what the targets above made
-	rm -rf .venv runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+.venv-label/.ready .venv-deploy/.ready: .venv-%/.ready: tests/consumers/%.txt tools/consumers.py setup.cfg | $(READY)
+	$(VENV)/python tools/consumers.py $*
 
-.PHONY: help setup demo test test-all lint bench tune export zoo clean
+test-label: $(READY) .venv-label/.ready  ## serve, use and train all bundles with MONAI Label, in .venv-label (4 GB)
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m consumer tests/consumers/test_monai_label.py
+
+test-deploy: $(READY) .venv-deploy/.ready  ## run the bundles' model.ts with MONAI Deploy, in .venv-deploy (4 GB)
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m consumer tests/consumers/test_monai_deploy.py
+
+clean:  ## remove what the targets above made
+	rm -rf .venv .venv-label .venv-deploy runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+.PHONY: help setup demo test test-all lint bench tune export zoo test-label test-deploy clean

@@ -17,7 +17,7 @@ from .checks import RunChecks
 from .datalists import name_output
 from .dicom import find_step_mm, find_thickness_mm, is_series
 
-__all__ = ["LoadVolumed", "SeriesReader", "VolumeChecks", "VolumeWriter", "format_name", "name_volume"]
+__all__ = ["LoadImageOrSeriesd", "SeriesReader", "VolumeChecks", "VolumeWriter", "format_name", "name_volume"]
 
 
 class SeriesReader(ITKReader):
@@ -46,8 +46,10 @@ class SeriesReader(ITKReader):
         return image
 
 
-class LoadVolumed(LoadImaged):
+class LoadImageOrSeriesd(LoadImaged):
     """MONAI's ``LoadImaged`` with its choice of readers, and :class:`SeriesReader` for DICOM series.
+
+    Programs that hand over images which they have read themselves, as MONAI Deploy, leave out what is called LoadImage.
 
     Args:
         keys, kwargs: as those of ``LoadImaged``.
@@ -84,7 +86,7 @@ def format_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
 
 
 class VolumeChecks(RunChecks):
-    """:class:`bundlekit.checks.RunChecks` for configs with :class:`LoadVolumed` and :func:`format_name`."""
+    """:class:`bundlekit.checks.RunChecks` for configs with :class:`LoadImageOrSeriesd` and :func:`format_name`."""
 
     _load = LoadImage(image_only=True, ensure_channel_first=True)
     _load.register(SeriesReader())

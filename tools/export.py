@@ -1,6 +1,6 @@
 """Export the networks of bundles as TorchScript and ONNX, and compare both with the network in PyTorch.
 
-    python tools/export.py [BUNDLE ...] [--output DIR]
+    python tools/export.py [BUNDLE ...] [--formats ts onnx] [--output DIR]
 
 Writes models/model.ts by MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx, whose
 batch and sizes are free; to DIR/BUNDLE_model.* with --output. A network whose number of operations depends on the image
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 TOLERANCE = 1e-4
 """Of the largest output: float32, whose sums another program takes in another order."""
 FIXED = "net_fixed_step"
+FORMATS = ("ts", "onnx")
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -85,24 +86,33 @@ def largest_difference(exported: Network, network: Network, shapes: list[tuple[i
     return max(shares)
 
 
-def export(bundle: Path, output: Path | None) -> list[dict[str, Any]]:
-    """Both files of a bundle, each with how far it is off."""
+def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
+    """TorchScript with inference.json and metadata.json in it."""
+    files = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.json", "ckpt_file": ckpt}
+    words = [word for name, value in files.items() for word in (f"--{name}", value)]
+    call(bundle, "-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", path, *words)
+
+
+def export(bundle: Path, output: Path | None, formats: Sequence[str]) -> list[dict[str, Any]]:
+    """The files of a bundle, each with how far it is off."""
     stem = str(bundle / "models/model") if output is None else str(output / f"{bundle.name}_model")
     ckpt = bundle / "models/model.pt"
     plain = read(bundle)
     network, shapes = load_network(plain, ckpt), sizes(plain)
-    script, onnx = Path(f"{stem}.ts"), Path(f"{stem}.onnx")
-    files = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.json", "ckpt_file": ckpt}
-    words = [word for name, value in files.items() for word in (f"--{name}", value)]
-    call(bundle, "-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", script, *words)
-    rows = [{"file": script, "overlay": "", "off": largest_difference(torch.jit.load(script).eval(), network, shapes)}]
-    fixed = (bundle / f"configs/{FIXED}.json").exists()
-    if fixed:
-        network = load_network(read(bundle, (FIXED,)), ckpt)
-    export_onnx(network, torch.rand(2, *shapes[0]), onnx)
-    rows.append(
-        {"file": onnx, "overlay": FIXED if fixed else "", "off": largest_difference(open_onnx(onnx), network, shapes)}
-    )
+    rows: list[dict[str, Any]] = []
+    if "ts" in formats:
+        script = Path(f"{stem}.ts")
+        export_script(bundle, ckpt, script)
+        off = largest_difference(torch.jit.load(script).eval(), network, shapes)
+        rows.append({"file": script, "overlay": "", "off": off})
+    if "onnx" in formats:
+        onnx = Path(f"{stem}.onnx")
+        fixed = (bundle / f"configs/{FIXED}.json").exists()
+        if fixed:
+            network = load_network(read(bundle, (FIXED,)), ckpt)
+        export_onnx(network, torch.rand(2, *shapes[0]), onnx)
+        off = largest_difference(open_onnx(onnx), network, shapes)
+        rows.append({"file": onnx, "overlay": FIXED if fixed else "", "off": off})
     return [{**row, "bundle": bundle.name, "sizes": shapes} for row in rows]
 
 
@@ -123,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.name for path in BUNDLES.iterdir() if (path / "configs").is_dir())
     parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"of {', '.join(known)}; all by default")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--output", type=Path, help="folder for the files instead of each bundle's models/")
     args = parser.parse_args()
     if unknown := set(args.bundles) - set(known):
@@ -133,7 +144,7 @@ def main() -> None:
     rows = []
     try:
         for name in args.bundles or known:
-            rows += export(BUNDLES / name, args.output)
+            rows += export(BUNDLES / name, args.output, args.formats)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     print(f"\n{table(rows)}\n\nDifferences are shares of the largest output; {TOLERANCE:g} is allowed.")

@@ -12,7 +12,7 @@ from monai.transforms import LoadImage, SaveImage
 from bundlekit.dicom import check_series, check_stack
 from bundlekit.files import InputError
 from bundlekit.images import check_image
-from bundlekit.series import LoadVolumed, VolumeChecks, VolumeWriter, format_name, name_volume
+from bundlekit.series import LoadImageOrSeriesd, VolumeChecks, VolumeWriter, format_name, name_volume
 
 TILT = np.radians(20)
 PIXEL_MM, STEP_MM = (0.7, 0.8), 5.0
@@ -33,7 +33,7 @@ def hu() -> np.ndarray:
 
 def test_slices_of_a_tilted_gantry_are_where_they_were_taken(write_series, hu, tmp_path):
     write_series(tmp_path / "in/s", hu, tilted(TILT))
-    image = LoadVolumed("image", ensure_channel_first=True)({"image": tmp_path / "in/s"})["image"]
+    image = LoadImageOrSeriesd("image", ensure_channel_first=True)({"image": tmp_path / "in/s"})["image"]
     assert np.array_equal(image[0], hu) and np.allclose(image.affine, tilted(TILT), atol=1e-4)
     voxel_mm3 = np.prod(PIXEL_MM) * STEP_MM * np.cos(TILT)
     assert abs(np.linalg.det(image.affine)) == pytest.approx(voxel_mm3, rel=1e-4)
@@ -46,7 +46,7 @@ def test_slices_of_a_tilted_gantry_are_where_they_were_taken(write_series, hu, t
 @pytest.mark.parametrize("angle", [0, TILT])
 def test_a_single_slice_is_as_thick_as_its_file_says(write_series, hu, tmp_path, angle):
     write_series(tmp_path / "s", hu, tilted(angle), skip=tuple(range(1, hu.shape[2])))
-    image = LoadVolumed("image", ensure_channel_first=True)({"image": tmp_path / "s"})["image"]
+    image = LoadImageOrSeriesd("image", ensure_channel_first=True)({"image": tmp_path / "s"})["image"]
     assert np.array_equal(image[0], hu[..., :1])
     assert abs(np.linalg.det(image.affine)) == pytest.approx(np.prod(PIXEL_MM) * STEP_MM, rel=1e-4)
 
@@ -93,7 +93,7 @@ def test_folders_named_by_numbers_with_dots_keep_them(write_series, hu, tmp_path
     checks.start([items], output_dir=tmp_path / "out")
     assert capsys.readouterr().err == "" and [name_volume(item["image"]) for item in items] == names
     for item in items:
-        image = LoadVolumed("image", ensure_channel_first=True)(item)["image"]
+        image = LoadImageOrSeriesd("image", ensure_channel_first=True)(item)["image"]
         save = SaveImage(
             tmp_path / "out", "seg", separate_folder=False, print_log=False, output_name_formatter=format_name
         )

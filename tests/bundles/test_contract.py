@@ -178,6 +178,15 @@ def test_torchscript_is_the_shipped_network(bundle):
     )
 
 
+def test_torchscript_holds_the_configs_as_they_are(bundle):
+    """Programs that take model.ts alone, as MONAI Deploy, read them from there."""
+    stored = {"inference.json": "", "metadata.json": ""}
+    torch.jit.load(bundle / "models/model.ts", map_location="cpu", _extra_files=stored)
+    for name, text in stored.items():
+        same = json.loads(text) == read(bundle, name.removesuffix(".json"))
+        assert same, f"{bundle.name}: the {name} in model.ts is another one: python tools/export.py {bundle.name}"
+
+
 def test_metadata_is_complete(bundle):
     metadata = read(bundle, "metadata")
     missing = [name for names in METADATA.values() for name in names if not metadata.get(name)]

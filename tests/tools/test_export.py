@@ -55,7 +55,7 @@ def test_a_bundle_that_does_not_exist_is_named():
 @pytest.mark.slow
 def test_both_files_are_the_shipped_network(tmp_path):
     bundle = ROOT / "bundles/lung_ct_segmentation"
-    rows = export.export(bundle, tmp_path)
+    rows = export.export(bundle, tmp_path, export.FORMATS)
     assert [row["file"].name for row in rows] == [f"{bundle.name}_model.ts", f"{bundle.name}_model.onnx"]
     assert all(row["off"] <= export.TOLERANCE for row in rows)
     state = torch.load(bundle / "models/model.pt", weights_only=True)
