@@ -35,7 +35,7 @@ NUM_FOLDS = 5
 SHARES = (5, 10, 20, 40, 100)
 ARMS = {"pretrained": [], "random": ["net_random_init"]}
 LOCALIZER = "localizer"
-KEY = ("experiment", "arm", "share", "epochs")
+KEY = ("experiment", "arm", "share", "epochs", "side_px")
 METRICS = {
     "dice": "val_mean_dice",
     "distance_px": "val_distance_px",
@@ -85,12 +85,13 @@ def run_one(
 ) -> list[Row]:
     """Train, score on the test images, and give a line for each; the last epoch counts, as no validation may choose."""
     base, evaluate = ("pretrain", "evaluate_pretrain") if key[1] == LOCALIZER else ("train", "evaluate")
-    settings: dict[str, object] = {"dataset_dir": data, "max_epochs": key[3], "val_interval": key[3]}
+    common = {"dataset_dir": data, "longest_side_px": key[4]}
+    settings: dict[str, object] = {**common, "max_epochs": key[3], "val_interval": key[3]}
     if pretrained is not None:
         settings["pretrained_path"] = pretrained
     train(BUNDLE, overlays, run, base=base, **settings)
-    places = {"output_dir": run, "ckpt_path": run / "model.pt", "dataset_dir": data}
-    run_bundle(BUNDLE, [base, *overlays, evaluate], **places)
+    places = {"output_dir": run, "ckpt_path": run / "model.pt"}
+    run_bundle(BUNDLE, [base, *overlays, evaluate], **places, **common)
     steps = torch.load(run / "state.pt", map_location="cpu", weights_only=True)["iteration"]
     common = dict(zip(KEY, map(str, key), strict=True)) | {"masks": str(masks), "steps": str(steps)}
     rows = []
@@ -111,7 +112,7 @@ def run_all(args: argparse.Namespace, rows: list[Row], scores: Path) -> None:
         planned = [(LOCALIZER, 100, args.pretrain_epochs)]
         planned += [(arm, share, args.max_epochs) for share in shares for arm in ARMS]
         for arm, share, epochs in planned:
-            key = (name, arm, share, epochs)
+            key = (name, arm, share, epochs, args.longest_side_px)
             if tuple(map(str, key)) in {tuple(row[column] for column in KEY) for row in rows}:
                 continue
             folder = data
@@ -225,13 +226,15 @@ def main() -> None:
     parser.add_argument("--shares", type=int, nargs="+", default=list(SHARES), help="percentages of the masks")
     parser.add_argument("--across", action="store_true", help="train on one set and test on the other, both ways")
     parser.add_argument("--max_epochs", type=int, default=25, help="of phase 2")
-    parser.add_argument("--pretrain_epochs", type=int, default=120, help="of phase 1")
+    parser.add_argument("--pretrain_epochs", type=int, default=60, help="of phase 1")
+    parser.add_argument("--longest_side_px", type=int, default=256, help="of the images that the networks see")
     args = parser.parse_args()
     output = args.output.resolve()
     scores = args.scores or output / "scores.csv"
     rows = read_scores(scores, COLUMNS)
     run_all(args, rows, scores)
     epochs = {LOCALIZER: str(args.pretrain_epochs)}
+    rows = [row for row in rows if row["side_px"] == str(args.longest_side_px)]
     rows = [row for row in rows if row["epochs"] == epochs.get(row["arm"], str(args.max_epochs))]
     print(f"{scores}\n\n{table(rows)}")
     if comparisons := compare(rows):

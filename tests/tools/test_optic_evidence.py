@@ -19,7 +19,7 @@ SPEC.loader.exec_module(evidence)
 
 def row(experiment: str, arm: str, share: int, image: str, **values: float) -> dict[str, str]:
     numbers = {name: f"{values[name]:.5f}" if name in values else "" for name in evidence.METRICS}
-    key = dict(zip(evidence.KEY, (experiment, arm, str(share), "25"), strict=True))
+    key = dict(zip(evidence.KEY, (experiment, arm, str(share), "25", "256"), strict=True))
     return {**key, "masks": str(share), "steps": "325", "image": image, **numbers}
 
 
