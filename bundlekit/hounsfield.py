@@ -20,6 +20,7 @@ PADDING_HU = -1500
 
 _STORED_OFFSET = 1024  # scanners store HU + 1024, so that 12 bits without sign hold them
 _RANGE_HU = (-1024, 3071)  # of 12 bits
+_FILL_HU = 200.0  # as chest walls have it: a network would take air for more lung where a lung is cut open
 _AIR_HU = -500  # air and lungs lie below, all other tissue above
 _TISSUE_HU, _MIN_TISSUE_SHARE = (-110, 190), 0.1  # fat to enhanced blood
 _BONE_HU, _MAX_BONE_SHARE = 300, 0.1
@@ -82,9 +83,10 @@ def note_units(path: str, values: np.ndarray) -> InputNote | None:
 
 
 class HounsfieldUnitsd(MapTransform):
-    """Bring volumes to Hounsfield units: stored values lose their offset and, unless that is to stay, padding too.
+    """Bring volumes to Hounsfield units: stored values lose their offset, and padding becomes as dense as a chest wall.
 
-    ``hu = clip(v - offset, -1024, 3071)`` with the offset of :func:`find_offset`, 0 where that is None.
+    ``hu = clip(v - offset, -1024, 3071)`` with the offset of :func:`find_offset`, 0 where that is None, and 200 where
+    v - offset is below -1500. So a lung that the edge of a scanner's field of view cuts open ends there.
 
     Args:
         keys: volumes to change.
@@ -96,7 +98,7 @@ class HounsfieldUnitsd(MapTransform):
     Example:
         >>> stored = torch.tensor([-2000.0, 24, 174, 944, 1064, 1064, 1084])
         >>> HounsfieldUnitsd("image")({"image": stored})["image"].tolist()
-        [-1024.0, -1000.0, -850.0, -80.0, 40.0, 40.0, 60.0]
+        [200.0, -1000.0, -850.0, -80.0, 40.0, 40.0, 60.0]
     """
 
     def __init__(self, keys: KeysCollection, raw_key: str | None = None) -> None:
@@ -107,7 +109,7 @@ class HounsfieldUnitsd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             raw = item[key] - (find_offset(np.asarray(item[key])) or 0)
-            item[key] = torch.clamp(raw, *_RANGE_HU)
+            item[key] = torch.where(raw < PADDING_HU, _FILL_HU, torch.clamp(raw, *_RANGE_HU))
             if self.raw_key is not None:
                 item[self.raw_key] = raw
         return item

@@ -12,7 +12,7 @@ from bundlekit.checks import RunChecks
 from bundlekit.hounsfield import HounsfieldUnitsd, find_offset, note_units
 from bundlekit.phantoms.thorax import thorax
 
-AIR, PADDING = -1024, (-2000, -3024)
+FILL, PADDING = 200, (-2000, -3024)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def test_unsigned_values_without_an_intercept_lose_1024(chest, tmp_path):
 
 @pytest.mark.parametrize("padding", PADDING)
 @pytest.mark.parametrize("offset", [0, 1024])
-def test_padding_becomes_air_and_does_not_hide_an_offset(chest, padding, offset):
+def test_padding_becomes_dense_and_does_not_hide_an_offset(chest, padding, offset):
     outside = outside_circle(chest)
     assert 0.1 < outside.mean() < 0.3  # 1 - pi / 4 = 0.21 of a fine grid
     stored = np.where(outside, padding, chest.astype(int) + offset)
     hu = HounsfieldUnitsd("image")({"image": torch.as_tensor(stored)})["image"].numpy()
-    assert (hu[outside] == AIR).all() and np.array_equal(hu[~outside], chest[~outside])
+    assert (hu[outside] == FILL).all() and np.array_equal(hu[~outside], chest[~outside])
 
 
 @pytest.mark.parametrize("axis", [0, 2])
@@ -102,6 +102,7 @@ def test_a_run_speaks_of_it_and_goes_on(chest, tmp_path, capsys):
 
 
 def test_what_is_kept_beside_tells_padding_from_air(chest):
-    stored = np.where(outside_circle(chest), -3024, chest.astype(int) + 1024)
+    outside = outside_circle(chest)
+    stored = np.where(outside, -3024, chest.astype(int) + 1024)
     item = HounsfieldUnitsd("image", raw_key="raw")({"image": torch.as_tensor(stored)})
-    assert np.array_equal(item["raw"], stored - 1024) and item["image"].min() == AIR
+    assert np.array_equal(item["raw"], stored - 1024) and item["image"].min() == chest[~outside].min()

@@ -237,7 +237,8 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
         return turned(file, load_mask(file, image, with_affine=not kaggle))
 
     errors = name_faults(whole, single) + file_faults(cases, output)
-    for mask in image_of if not errors else ():
+    whole_files = (m for m, image in image_of.items() if all(p.is_file() and p.stat().st_size for p in (m, image)))
+    for mask in whole_files:
         try:
             converted_mask(mask)
         except InputError as error:
