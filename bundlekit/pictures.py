@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 from .checks import RunChecks
 from .files import InputError
 
-__all__ = ["PictureChecks", "PictureReader"]
+__all__ = ["PictureChecks", "PictureReader", "weigh_by_area"]
 
+_MAX_WEIGHT = 8.0  # of one image, however large it is
 _ENDINGS = ("png", "jpg", "jpeg", "bmp", "tif", "tiff")
 _ORIENTATION = 274  # the tag's number in TIFF and in EXIF
 _SINGLE = "save the one to be used as a file of its own"
@@ -155,3 +156,25 @@ class PictureChecks(RunChecks):
     """
 
     _load = LoadImage(PictureReader(), dtype=None, ensure_channel_first=True)
+
+
+def weigh_by_area(items: Sequence[Mapping[str, Any]], patch_size: Sequence[int]) -> list[float]:
+    """How often to draw a patch from each image, so that every part of large ones is seen as often as small ones are.
+
+    Args:
+        items: entries with "image", a path.
+        patch_size: rows and columns of a patch, px.
+
+    Returns:
+        The image's area in patches, at least 1 and at most 8.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/a.png"
+        >>> Image.new("L", (60, 40)).save(path)
+        >>> weigh_by_area([{"image": path}], (20, 30)), weigh_by_area([{"image": path}], (100, 100))
+        ([4.0], [1.0])
+    """
+    load = LoadImage(reader=PictureReader, image_only=True, ensure_channel_first=True)
+    areas = [float(np.prod(load(item["image"]).shape[1:])) for item in items]
+    return [min(max(area / float(np.prod(patch_size)), 1.0), _MAX_WEIGHT) for area in areas]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bundlekit.files import InputError
 from bundlekit.images import check_image
-from bundlekit.pictures import PictureChecks, PictureReader
+from bundlekit.pictures import PictureChecks, PictureReader, weigh_by_area
 
 ROWS, COLUMNS = 38, 70  # tiles of 32 px do not fit
 RGB = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3), dtype=np.uint8)
@@ -246,3 +246,12 @@ def test_other_endings_are_left_to_other_readers(tmp_path):
     path = tmp_path / "plane.mha"
     itk.imwrite(itk.image_view_from_array(GREY), str(path))
     assert np.array_equal(LOAD(path)[0].numpy().T, GREY)
+
+
+def test_patches_are_drawn_by_area_from_one_to_eight(tmp_path):
+    sizes = {"small": (50, 40), "one": (100, 100), "six": (300, 200), "large": (900, 900)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    items = [{"image": str(tmp_path / f"{name}.png")} for name in sizes]
+    assert weigh_by_area(items, [100, 100]) == [1, 1, 6, 8]
+    assert weigh_by_area([], [100, 100]) == []
