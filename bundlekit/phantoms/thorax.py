@@ -19,6 +19,7 @@ _UP = np.array([0.0, -0.28, 0.96])  # at right angles to the cut at the diaphrag
 _SIDES = {"right": 1, "left": -1}  # x grows to the patient's right
 _LUNG_HU = (-965, -650)  # without vessels, from emphysema to a lung breathed out or with fibrosis
 _TABLE_GAP_MM = (-3, 15)  # below the back, which sinks into a mat
+_MIN_SIZE_OF_CHILDREN = 64  # with larger voxels little is left of their lungs
 _MIN_STATURE = 1 / 3  # an infant's chest, as a part of a grown-up's, along each axis
 
 
@@ -95,7 +96,8 @@ def thorax(rng: np.random.Generator, size: int, stature: float | None = None) ->
         rng: source of all randomness.
         size: voxels along x and y, which span 384 mm; z has 0.65 times as many slices, which span 312 mm.
         stature: extent of the chest along each axis, with all that is in it and the table, as a part of a grown-up's.
-            None has every other patient grown up and draws the others' from a third up, the size of an infant's chest.
+            None has every other patient grown up and draws the others' from a third up, the size of an infant's chest;
+            where ``size`` is below 64 all are grown up.
 
     Returns:
         int16 image in Hounsfield units; uint8 label, 1 right and 2 left lung; the affine; and as truth the ``right_ml``
@@ -113,7 +115,7 @@ def thorax(rng: np.random.Generator, size: int, stature: float | None = None) ->
     if size < _MIN_SIZE:
         raise ValueError(f"size is {size} voxels, wanted {_MIN_SIZE} at least, for a few whole voxels of each label")
     if stature is None:
-        stature = 1.0 if rng.random() < 0.5 else float(rng.uniform(_MIN_STATURE, 1))
+        stature = 1.0 if size < _MIN_SIZE_OF_CHILDREN or rng.random() < 0.5 else float(rng.uniform(_MIN_STATURE, 1))
     xyz, affine = _grid(size)
     xyz /= stature  # all that follows is in the coordinates of a grown-up
     half = np.array([rng.uniform(165, 188), rng.uniform(105, 125)])

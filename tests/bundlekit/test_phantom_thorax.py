@@ -38,9 +38,10 @@ def test_a_child_is_a_small_grown_up():
 
 
 def test_every_other_patient_is_a_child():
-    ml = [thorax(np.random.default_rng(seed), 32).truth["right_ml"] for seed in range(24)]
+    ml = [thorax(np.random.default_rng(seed), 64).truth["right_ml"] for seed in range(24)]
     least = min(phantom.truth["right_ml"] for phantom in PHANTOMS)
     assert 4 <= sum(volume < 0.5 * least for volume in ml) <= 16 and min(ml) < 0.1 * least
+    assert min(thorax(np.random.default_rng(seed), 32).truth["right_ml"] for seed in range(8)) > 0.5 * least
 
 
 def test_the_truth_is_that_of_a_ball_cut_flat():
