@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,6 +29,12 @@ def is_positive(value: Any) -> bool:
     return _is_finite(value) and value > 0
 
 
+def _require_each(options: Mapping[str, Any], fits: Callable[[Any], bool], expected: str) -> None:
+    for name, value in options.items():
+        if not fits(value):
+            raise InputError(name, f"is {value!r}", expected, f"pass one with --{name}")
+
+
 def check_positive(options: Mapping[str, Any]) -> None:
     """Make sure that options are numbers above 0.
 
@@ -43,9 +49,7 @@ def check_positive(options: Mapping[str, Any]) -> None:
         Traceback (most recent call last):
         bundlekit.files.InputError: spacing_mm: is -1; expected a number above 0; pass one with --spacing_mm
     """
-    for name, value in options.items():
-        if not is_positive(value):
-            raise InputError(name, f"is {value!r}", "a number above 0", f"pass one with --{name}")
+    _require_each(options, is_positive, "a number above 0")
 
 
 def check_counts(options: Mapping[str, Any]) -> None:
@@ -62,9 +66,7 @@ def check_counts(options: Mapping[str, Any]) -> None:
         Traceback (most recent call last):
         bundlekit.files.InputError: max_epochs: is 0; expected a whole number from 1 up; pass one with --max_epochs
     """
-    for name, value in options.items():
-        if not (_is_whole(value) and value >= 1):
-            raise InputError(name, f"is {value!r}", "a whole number from 1 up", f"pass one with --{name}")
+    _require_each(options, lambda value: _is_whole(value) and value >= 1, "a whole number from 1 up")
 
 
 def check_seed(value: Any) -> None:
@@ -78,8 +80,9 @@ def check_seed(value: Any) -> None:
         Traceback (most recent call last):
         bundlekit.files.InputError: seed: is -1; expected a whole number from 0 to 4294967295; pass one with --seed
     """
-    if not (_is_whole(value) and 0 <= value < 2**32):
-        raise InputError("seed", f"is {value!r}", f"a whole number from 0 to {2**32 - 1}", "pass one with --seed")
+    _require_each(
+        {"seed": value}, lambda seed: _is_whole(seed) and 0 <= seed < 2**32, f"a whole number from 0 to {2**32 - 1}"
+    )
 
 
 def check_ascending(options: Mapping[str, Any]) -> None:

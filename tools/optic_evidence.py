@@ -85,13 +85,13 @@ def run_one(
 ) -> list[Row]:
     """Train, score on the test images, and give a line for each; the last epoch counts, as no validation may choose."""
     base, evaluate = ("pretrain", "evaluate_pretrain") if key[1] == LOCALIZER else ("train", "evaluate")
-    common = {"dataset_dir": data, "longest_side_px": key[4]}
-    settings: dict[str, object] = {**common, "max_epochs": key[3], "val_interval": key[3]}
+    inputs = {"dataset_dir": data, "longest_side_px": key[4]}
+    settings: dict[str, object] = {**inputs, "max_epochs": key[3], "val_interval": key[3]}
     if pretrained is not None:
         settings["pretrained_path"] = pretrained
     train(BUNDLE, overlays, run, base=base, **settings)
     places = {"output_dir": run, "ckpt_path": run / "model.pt"}
-    run_bundle(BUNDLE, [base, *overlays, evaluate], **places, **common)
+    run_bundle(BUNDLE, [base, *overlays, evaluate], **places, **inputs)
     steps = torch.load(run / "state.pt", map_location="cpu", weights_only=True)["iteration"]
     common = dict(zip(KEY, map(str, key), strict=True)) | {"masks": str(masks), "steps": str(steps)}
     rows = []
