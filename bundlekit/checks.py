@@ -4,78 +4,43 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.utils import ensure_tuple
 from torch import nn
 from tqdm import tqdm
 
-from .datalists import find_images, find_overwritten, name_output, read_section, require_apart
-from .files import InputError, InputNote, describe, require_file, require_writable_folder
+from .datalists import find_images, find_overwritten, name_output, read_section
+from .files import InputError, InputNote, require_file
 from .images import LOAD, check_item
 from .modalities import pick_files
 from .options import check_ascending, check_counts, check_multiples, check_positive, check_seed, is_positive
+from .preconditions import (
+    Need,
+    check_device,
+    check_output_dir,
+    check_save_path,
+    empty_lists,
+    failures,
+    lists_too_short,
+)
+from .processes import disconnect, gather, speaks
+from .record import RunRecord
 from .weights import check_weights, compute_sha256
 
 __all__ = ["RunChecks"]
 
 _LONG_LIST = 50
-_Need: TypeAlias = tuple[Any, Callable[[Any], None]]
 
 
 def _print_all(title: str, lines: Iterable[str]) -> None:
     for line in lines:
         print(f"{title}: {line}", file=sys.stderr, flush=True)
-
-
-def _empty_lists(data: Sequence[Sequence[Any]]) -> list[InputError]:
-    names = [f"data list {i} of {len(data)}" for i, items in enumerate(data, 1) if len(items) == 0]
-    remedy = "correct --dataset_dir or the list that was passed"
-    return [InputError(name, "is empty", "at least one entry", remedy) for name in names]
-
-
-def _lists_too_short(data: Sequence[Sequence[Any]]) -> list[InputError]:
-    """Those that leave a process of a training by several without an image."""
-    world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    found = [(f"data list {i} of {len(data)}", len(items)) for i, items in enumerate(data, 1) if 0 < len(items) < world]
-    expected, remedy = f"{world} at least, one for each process", "start fewer processes, or add images to the list"
-    return [InputError(name, f"has {length} entries", expected, remedy) for name, length in found]
-
-
-def _check_output_dir(path: str, data: Sequence[Sequence[Any]]) -> None:
-    require_writable_folder(path, "pass another one with --output_dir")
-    require_apart(path, chain.from_iterable(data))
-
-
-def _check_save_path(path: str) -> None:
-    if os.path.isdir(Path(path)):
-        raise InputError(path, "is a folder", "a file for the weights", "pass a file with --ckpt_path")
-    require_writable_folder(Path(path).parent, "pass another --ckpt_path")
-
-
-def _check_device(device: str | torch.device, name: str = "device") -> None:
-    try:
-        torch.zeros(1, device=device).cpu()  # trying is the only sure test: a name may be known but its driver missing
-    except Exception as error:  # each backend has its own exceptions
-        found = f"cannot be used by torch on this machine ({describe(error)})"
-        expected, remedy = "a device that it has, such as cpu", f"pass --{name} cpu"
-        raise InputError(f"{name} {device}", found, expected, remedy) from error
-
-
-def _failures(needs: Iterable[_Need]) -> Iterator[str]:
-    """The lines of all checks that fail; a value of None is not needed and not checked."""
-    for value, check in needs:
-        try:
-            if value is not None:
-                check(value)
-        except InputError as error:
-            yield str(error)
 
 
 class RunChecks:
@@ -128,6 +93,7 @@ class RunChecks:
         self.spacing_mm = spacing_mm if all(map(is_positive, edges)) else None  # what else it may be, start tells
         self.min_size = min_size
         self.examine = examine
+        self._run_record: RunRecord | None = None
         self._errors: list[str] = []
         self._left_out: list[str] = []
         self._notes: list[str] = []
@@ -148,16 +114,28 @@ class RunChecks:
             optional: what it may have besides.
         """
         source = f"{Path(str(dataset_dir), 'dataset.json')}, list {name!r}"
-        return self._usable(lambda: read_section(dataset_dir, name, (*keys, *optional)), keys, source, optional)
+        items = self._found(lambda: read_section(dataset_dir, name, (*keys, *optional)))
+        return self._usable(items, keys, source, optional) if items else []
 
-    def images(self, dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    def images(self, dataset_dir: str | os.PathLike, record: RunRecord | None = None) -> list[dict[str, Any]]:
         """The usable ``{"image": path}`` of one file, a folder of images, or a folder with a dataset.json.
 
         Args:
             dataset_dir: file or folder, see :func:`bundlekit.datalists.find_images`.
+            record: that of a run which several processes may share; each has images of its own then, and those that
+                are finished are left out. None gives all images.
         """
-        items = self._usable(lambda: find_images(dataset_dir, self.modalities), ("image",), str(dataset_dir))
-        self._record(self._errors, find_overwritten(items, self._name_output))
+        found = self._found(lambda: find_images(dataset_dir, self.modalities))
+        if not found:
+            return []
+        for item in found:
+            self._put_in_order(item)
+        self._run_record = record
+        mine = found if record is None else record.share(found)
+        items = self._usable(mine, ("image",), str(dataset_dir), may_be_none=len(mine) < len(found))
+        unusable = [item for item in mine if all(item is not other for other in items)]
+        others = [item for item in found if all(item is not other for other in unusable)]
+        self._record(self._errors, find_overwritten(others, self._name_output))
         return items
 
     def seed(self, value: Any) -> int:
@@ -209,16 +187,17 @@ class RunChecks:
         Raises:
             SystemExit: with code 1, after the reasons were printed on stderr.
         """
-        errors = list(self._errors) or [str(error) for error in [*_empty_lists(data), *_lists_too_short(data)]]
+        lists = [] if self._run_record else [*empty_lists(data), *lists_too_short(data)]  # a share may be empty
+        errors = list(self._errors) or [str(error) for error in lists]
         resume_remedy = "start without --resume true, or pass the old --output_dir"
-        needs: list[_Need] = [  # a command line turns a path such as 77 into a number
-            (output_dir, lambda path: _check_output_dir(str(path), data)),
-            (save_path, lambda path: _check_save_path(str(path))),
+        needs: list[Need] = [  # a command line turns a path such as 77 into a number
+            (output_dir, lambda path: check_output_dir(str(path), data)),
+            (save_path, lambda path: check_save_path(str(path))),
             (ckpt_path, lambda path: check_weights(str(path), network)),
             (pretrained_path, lambda path: check_weights(str(path))),
             (resume_path, lambda path: require_file(str(path), resume_remedy)),
-            (device, _check_device),
-            (volume_device, lambda name: _check_device(name, "volume_device")),
+            (device, check_device),
+            (volume_device, lambda name: check_device(name, "volume_device")),
         ]
         for options, check in (
             (counts, check_counts),
@@ -227,34 +206,53 @@ class RunChecks:
             (multiples, check_multiples),
         ):
             needs += [({name: value}, check) for name, value in (options or {}).items()]
-        errors += _failures(needs)
+        errors += failures(needs)
         _print_all("note", self._notes)
         _print_all("left out", self._left_out)
         _print_all("error", errors)
         if errors:
             raise SystemExit(1)
-        if ckpt_path is not None and phantom_sha256 == compute_sha256(str(ckpt_path)):
+        if ckpt_path is not None and speaks() and phantom_sha256 == compute_sha256(str(ckpt_path)):
             note = f"{ckpt_path} was trained on phantoms, made-up images, alone: train on images of your own before use"
             _print_all("note", [note])
+
+    def leave_out(self, problem: InputError) -> None:
+        """Let ``finish`` name a file that turned out to be unusable during the run."""
+        self._record(self._left_out, [problem])
 
     def finish(self) -> None:
         """Name the files left out once more, and end the process with exit code 1 where there are any.
 
+        Where several processes share the images of a run, the first one speaks for all, and all end together.
+
         Raises:
             SystemExit: with code 1, after the files were printed on stderr.
         """
-        _print_all("left out", self._left_out)
-        if self._left_out:
+        record = self._run_record
+        left_out = list(chain.from_iterable(gather(self._left_out) if record else [self._left_out]))
+        if speaks():
+            _print_all("left out", left_out)
+        if record is not None:
+            record.end(len(left_out))
+            disconnect()
+        if left_out:
             raise SystemExit(1)
 
-    def _usable(
-        self, find: Callable[[], list[dict[str, Any]]], keys: Sequence[str], source: str, optional: Sequence[str] = ()
-    ) -> list[dict[str, Any]]:
+    def _found(self, find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         try:
-            items = find()
+            return find()
         except InputError as error:
             self._record(self._errors, [error])
             return []
+
+    def _usable(
+        self,
+        items: list[dict[str, Any]],
+        keys: Sequence[str],
+        source: str,
+        optional: Sequence[str] = (),
+        may_be_none: bool = False,
+    ) -> list[dict[str, Any]]:
         kept = []
         for item in tqdm(items, desc=f"checking {source}", unit="item", disable=len(items) <= _LONG_LIST):
             problems = self._problems(item, [*keys, *(key for key in optional if key in item)])
@@ -263,21 +261,25 @@ class RunChecks:
             self._record(self._left_out, [problem for problem in problems if problem not in notes])
             if len(problems) == len(notes):
                 kept.append(item)
-        if not kept:
+        if not kept and not may_be_none:
             found = f"none of {len(items)} can be used"
             remedy = "correct the files that were left out"
             self._record(self._errors, [InputError(source, found, "at least one", remedy)])
         return kept
 
-    def _problems(self, item: dict[str, Any], keys: Sequence[str]) -> list[InputError]:
-        """All that is wrong with an entry; its files are put into the order of the modalities."""
+    def _put_in_order(self, item: dict[str, Any]) -> list[InputError]:
+        """The files of an entry in the order of the modalities, or what is wrong with them."""
         paths = item.get("image")
         if self.modalities and isinstance(paths, list) and paths and all(isinstance(path, str) for path in paths):
             try:
                 item["image"] = pick_files(paths, self.modalities)
             except InputError as error:
                 return [error]
-        return check_item(
+        return []
+
+    def _problems(self, item: dict[str, Any], keys: Sequence[str]) -> list[InputError]:
+        """All that is wrong with an entry."""
+        return self._put_in_order(item) or check_item(
             item,
             keys,
             self.spatial_dims,

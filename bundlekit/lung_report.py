@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .files import InputNote
 from .lungs import LEFT, RIGHT, to_ras
+from .record import RunRecord
 from .series import name_volume
 from .training import write_atomically
 
@@ -136,7 +137,7 @@ class LungReport:
     volume; both are complete after every volume. ``<name>_report.png`` shows it.
 
     Args:
-        output_dir: folder to write to.
+        record: that of the run, which keeps what all its processes have measured; its folder is written to.
         enabled: whether to write anything; a volume in which a lung is missing is spoken of in any case.
 
     Raises:
@@ -144,13 +145,13 @@ class LungReport:
             :class:`bundlekit.lungs.SeparateLungsd`.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, enabled: bool = True) -> None:
-        self.output_dir = Path(output_dir)
+    def __init__(self, record: RunRecord, enabled: bool = True) -> None:
+        self.record = record
         self.enabled = enabled
-        self.volumes: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, lambda: self.record.write_report(self._write_tables))
 
     def __call__(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
@@ -169,17 +170,18 @@ class LungReport:
         measured = measure_lungs(*values, affine)
         for name in _LUNGS:
             measured[name]["left_out_ml"] = round(left_out_ml.get(name, sum(left_out_ml.values())), 3)
-        self.volumes.append({"image": Path(path).name, **measured, "note": note})
+        self.record.note({"image": Path(path).name, **measured, "note": note})
         name = name_volume(path)
         title = ", ".join(f"{lung} {measured[lung]['volume_ml']:.0f} ml" for lung in _LUNGS)
-        save_lung_picture(*values, affine, self.output_dir / f"{name}_report.png", f"{name}: {title}")
-        self._write_tables()
+        save_lung_picture(*values, affine, self.record.folder / f"{name}_report.png", f"{name}: {title}")
+        self.record.write_report(self._write_tables)
 
-    def _write_tables(self) -> None:
-        text = json.dumps({"volumes": self.volumes}, indent=1, allow_nan=False) + "\n"
-        write_atomically(self.output_dir / "report.json", lambda file: Path(file).write_text(text, encoding="utf-8"))
-        rows = [{"image": v["image"], "lung": lung, **v[lung]} for v in self.volumes for lung in _LUNGS]
-        write_atomically(self.output_dir / "report.csv", lambda file: _write_csv(file, rows))
+    def _write_tables(self, volumes: list[dict[str, Any]]) -> None:
+        folder = self.record.folder
+        text = json.dumps({"volumes": volumes}, indent=1, allow_nan=False) + "\n"
+        write_atomically(folder / "report.json", lambda file: Path(file).write_text(text, encoding="utf-8"))
+        rows = [{"image": v["image"], "lung": lung, **v[lung]} for v in volumes for lung in _LUNGS]
+        write_atomically(folder / "report.csv", lambda file: _write_csv(file, rows))
 
 
 def _write_csv(path: str, rows: list[dict[str, Any]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from monai.utils import convert_to_numpy
 from skimage.measure import regionprops
 
 from .files import InputNote
+from .record import RunRecord
 from .training import write_atomically
 
 __all__ = ["MaskReport", "measure"]
@@ -47,46 +47,45 @@ def measure(mask: np.ndarray) -> dict[str, Any]:
 
 
 class MaskReport:
-    """Write ``report.csv`` and ``report.json``, a row for each image of an evaluator that segments one object in each.
+    """Write ``report.csv`` and ``report.json``, a row for each image of a run that segments one object in each.
 
     An image without the object has "no" in the column "found" and is named on stderr as well.
 
     Args:
-        output_dir: folder to write to.
+        record: that of the run, which keeps the rows of all its processes; its folder is written to.
         what: name of the object.
 
     Example:
-        >>> MaskReport("eval", "optic disc").folder.as_posix()
+        >>> MaskReport(RunRecord("eval"), "optic disc").record.folder.as_posix()
         'eval'
     """
 
-    def __init__(self, output_dir: str | os.PathLike, what: str) -> None:
-        self.folder = Path(output_dir)
+    def __init__(self, record: RunRecord, what: str) -> None:
+        self.record = record
         self.what = what
-        self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, lambda engine: self.rows.clear())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._measure)
-        engine.add_event_handler(Events.COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, lambda: self.record.write_report(self._write))
 
     def _measure(self, engine: Engine) -> None:
         items: Any = engine.state.output
         for item in items:
             path = str(item["image"].meta["filename_or_obj"])
-            self.rows.append({"image": Path(path).name, **measure(convert_to_numpy(item["pred"])[0])})
-            if not self.rows[-1]["found"]:
+            row = {"image": Path(path).name, **measure(convert_to_numpy(item["pred"])[0])}
+            self.record.note(row)
+            if not row["found"]:
                 remedy = "look at the image, which may show another place or be too dark"
                 note = InputNote(path, f"no {self.what} found", "one", remedy)
                 print(f"note: {note}", file=sys.stderr, flush=True)
 
-    def _write(self, engine: Engine) -> None:
+    def _write(self, rows: list[dict[str, Any]]) -> None:
         def write_table(name: str) -> None:
             with open(name, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
                 writer.writeheader()
-                writer.writerows({**row, "found": "yes" if row["found"] else "no"} for row in self.rows)
+                writer.writerows({**row, "found": "yes" if row["found"] else "no"} for row in rows)
 
-        write_atomically(self.folder / "report.csv", write_table)
-        text = json.dumps(self.rows, indent=1) + "\n"
-        write_atomically(self.folder / "report.json", lambda name: Path(name).write_text(text, encoding="utf-8"))
+        write_atomically(self.record.folder / "report.csv", write_table)
+        text = json.dumps(rows, indent=1) + "\n"
+        write_atomically(self.record.folder / "report.json", lambda name: Path(name).write_text(text, encoding="utf-8"))

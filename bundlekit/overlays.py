@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import create_file_basename
+from monai.data import MetaTensor, create_file_basename
 from monai.transforms import LoadImage, Orientation
 from PIL import Image, ImageDraw, ImageFont
 from skimage.exposure import rescale_intensity
@@ -23,7 +23,7 @@ from .datalists import read_section
 from .files import InputError, require_file
 from .training import write_atomically
 
-__all__ = ["main", "save_overlay", "save_overlays"]
+__all__ = ["as_shown", "draw_overlay", "main", "save_overlay", "save_overlays"]
 
 # Okabe and Ito's colours without black, which the colour-blind can tell apart; label 8 has that of label 1 again.
 _COLOURS = np.array(
@@ -90,14 +90,10 @@ def _compose(panels: dict[str, np.ndarray], title: str | None) -> Image.Image:
     return page
 
 
-def save_overlay(
-    image: np.ndarray,
-    truth: np.ndarray | None,
-    prediction: np.ndarray,
-    path: str | os.PathLike,
-    title: str | None = None,
-) -> None:
-    """Write a PNG with the panels image, truth and prediction; label ``k`` has the same colour wherever it occurs.
+def draw_overlay(
+    image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, title: str | None = None
+) -> Image.Image:
+    """The panels image, truth and prediction in a row; label ``k`` has the same colour wherever it occurs.
 
     Of a volume the slice with most label is shown. Images of 8 bits are shown as they are, all others stretched between
     their 0.5th and 99.5th percentile.
@@ -106,7 +102,6 @@ def save_overlay(
         image: intensities of any type.
         truth: right labels, whole numbers from 0 = background; without them two panels are drawn.
         prediction: labels of the model.
-        path: file to write; it appears when it is complete.
         title: line above the panels.
 
     Shape:
@@ -117,11 +112,7 @@ def save_overlay(
         ValueError: if the shapes do not fit each other.
 
     Example:
-        >>> import tempfile
-        >>> file = tempfile.mkdtemp() + "/overlay.png"
-        >>> save_overlay(np.zeros((64, 64)), None, np.eye(64), file)
-        >>> with Image.open(file) as page:
-        ...     page.size  # two panels of 512 px, three gaps of 8 px, one line of captions
+        >>> draw_overlay(np.zeros((64, 64)), None, np.eye(64)).size  # two panels of 512 px, three gaps, a line of text
         (1048, 546)
     """
     dims = prediction.ndim
@@ -142,15 +133,53 @@ def save_overlay(
         title = f"{'' if title is None else title + ', '}slice {k}"
     labels = {} if truth is None else {"truth": truth}
     labels = {name: np.rint(values).astype(int) for name, values in {**labels, "prediction": prediction}.items()}
-    page = _compose(_panels(image, labels), title)
+    return _compose(_panels(image, labels), title)
+
+
+def save_overlay(
+    image: np.ndarray,
+    truth: np.ndarray | None,
+    prediction: np.ndarray,
+    path: str | os.PathLike,
+    title: str | None = None,
+) -> None:
+    """Write what :func:`draw_overlay` makes of the same arguments to a PNG, which appears when it is complete.
+
+    Args:
+        image: see there.
+        truth: see there.
+        prediction: see there.
+        path: file to write.
+        title: see there.
+
+    Example:
+        >>> import tempfile
+        >>> file = tempfile.mkdtemp() + "/overlay.png"
+        >>> save_overlay(np.zeros((64, 64)), None, np.eye(64), file)
+        >>> with Image.open(file) as page:
+        ...     page.format, page.size
+        ('PNG', (1048, 546))
+    """
+    page = draw_overlay(image, truth, prediction, title)
     write_atomically(path, lambda name: page.save(name, "PNG"))
 
 
-def _load(path: str | Sequence[str]) -> np.ndarray:
-    """Image as (rows, columns[, slices], channels); volumes as radiologists look at them, from the feet."""
-    loaded = LoadImage(image_only=True, ensure_channel_first=True, dtype=None)(path)
-    oriented = _TO_LPS(loaded) if loaded.ndim == 4 else loaded
+def as_shown(image: MetaTensor) -> np.ndarray:
+    """Channels last and rows first; volumes as radiologists look at them, front up, patient's left right, from the feet.
+
+    Shape:
+        ``image``: ``(channels, x, y[, z])``; the result: ``(rows, columns[, slices], channels)``.
+
+    Example:
+        >>> as_shown(MetaTensor(np.zeros((1, 30, 20)))).shape
+        (20, 30, 1)
+    """
+    oriented = _TO_LPS(image) if image.ndim == 4 else image
     return np.moveaxis(np.asarray(oriented), 0, -1).swapaxes(0, 1)
+
+
+def _load(path: str | Sequence[str]) -> np.ndarray:
+    return as_shown(LoadImage(image_only=True, ensure_channel_first=True, dtype=None)(path))
 
 
 def _load_labels(path: str) -> np.ndarray:

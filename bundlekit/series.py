@@ -1,4 +1,4 @@
-"""Volumes read and written as they are: slices of a tilted gantry, single slices, names of folders with dots."""
+"""Volumes read as they are: slices of a tilted gantry, single slices, names of folders with dots."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import itk
 import numpy as np
-from monai.config import NdarrayOrTensor
-from monai.data import ITKReader, NibabelWriter
+from monai.data import ITKReader
 from monai.transforms import LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
@@ -17,7 +16,7 @@ from .checks import RunChecks
 from .datalists import name_output
 from .dicom import find_step_mm, find_thickness_mm, is_series
 
-__all__ = ["LoadImageOrSeriesd", "SeriesReader", "VolumeChecks", "VolumeWriter", "format_name", "name_volume"]
+__all__ = ["LoadImageOrSeriesd", "SeriesReader", "VolumeChecks", "format_name", "name_volume"]
 
 
 class SeriesReader(ITKReader):
@@ -58,16 +57,6 @@ class LoadImageOrSeriesd(LoadImaged):
     def __init__(self, keys: Any, **kwargs: Any) -> None:
         super().__init__(keys, **kwargs)
         self.register(SeriesReader())
-
-
-class VolumeWriter(NibabelWriter):
-    """MONAI's writer of NIfTI files for one channel, whose volumes keep axes of length 1 at their end."""
-
-    def set_data_array(
-        self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, squeeze_end_dims: bool = True, **kwargs: Any
-    ) -> None:
-        super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
-        self.data_obj = self.data_obj[..., 0]
 
 
 def name_volume(path: str | os.PathLike) -> str:

@@ -81,7 +81,13 @@ def share_of(data: Path, share: int) -> tuple[dict, int]:
 
 
 def run_one(
-    run: Path, data: Path, key: tuple[object, ...], masks: int, overlays: Sequence[str], pretrained: Path | None
+    run: Path,
+    data: Path,
+    key: tuple[object, ...],
+    masks: int,
+    overlays: Sequence[str],
+    pretrained: Path | None,
+    amp: str | None = None,
 ) -> list[Row]:
     """Train, score on the test images, and give a line for each; the last epoch counts, as no validation may choose."""
     base, evaluate = ("pretrain", "evaluate_pretrain") if key[1] == LOCALIZER else ("train", "evaluate")
@@ -89,6 +95,8 @@ def run_one(
     settings: dict[str, object] = {**inputs, "max_epochs": key[3], "val_interval": key[3]}
     if pretrained is not None:
         settings["pretrained_path"] = pretrained
+    if amp is not None:
+        settings["amp"] = amp
     train(BUNDLE, overlays, run, base=base, **settings)
     places = {"output_dir": run, "ckpt_path": run / "model.pt"}
     run_bundle(BUNDLE, [base, *overlays, evaluate], **places, **inputs)
@@ -123,7 +131,7 @@ def run_all(args: argparse.Namespace, rows: list[Row], scores: Path) -> None:
                 (folder / "dataset.json").write_text(json.dumps(dataset))
             run = output / name / (LOCALIZER if arm == LOCALIZER else f"{arm}_{share}")
             source = pretrained if arm == "pretrained" else None
-            rows += run_one(run, folder, key, masks, ARMS.get(arm, []), source)
+            rows += run_one(run, folder, key, masks, ARMS.get(arm, []), source, args.amp)
             write_scores(scores, rows)
 
 
@@ -228,6 +236,7 @@ def main() -> None:
     parser.add_argument("--max_epochs", type=int, default=25, help="of phase 2")
     parser.add_argument("--pretrain_epochs", type=int, default=60, help="of phase 1")
     parser.add_argument("--longest_side_px", type=int, default=256, help="of the images that the networks see")
+    parser.add_argument("--amp", choices=("true", "false"), help="bfloat16, on processors that have it")
     args = parser.parse_args()
     output = args.output.resolve()
     scores = args.scores or output / "scores.csv"

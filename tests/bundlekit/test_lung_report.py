@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from bundlekit.lung_report import LungReport, measure_lungs, save_lung_picture
+from bundlekit.record import RunRecord
 
 SHEAR = np.array([[0.8, 0, 0.5, 1], [0, -0.7, 0, 2], [0.1, 0, 2, 3], [0, 0, 0, 1]])
 
@@ -53,7 +54,7 @@ def iteration(labels: np.ndarray, hu: np.ndarray, name: str, left_out_ml: tuple[
 
 def test_tables_pictures_and_a_volume_without_lungs(tmp_path, capsys):
     labels, hu = boxes()
-    report = LungReport(tmp_path)
+    report = LungReport(RunRecord(tmp_path))
     report(iteration(labels, hu, "a", (0, 1.25)))
     assert capsys.readouterr().err == ""
     report(iteration(np.zeros_like(labels), hu, "b", (0, 0)))
@@ -79,7 +80,7 @@ def test_one_lung_alone_is_spoken_of_and_what_was_left_out_on_its_other_side(tmp
     labels, hu = boxes()
     labels[labels == (1 if missing == "right" else 2)] = 0
     left_out_ml = (small_ml, 3.0) if missing == "right" else (3.0, small_ml)
-    report = LungReport(tmp_path)
+    report = LungReport(RunRecord(tmp_path))
     report(iteration(labels, hu, "a", left_out_ml))
     [line] = capsys.readouterr().err.splitlines()
     small = " (62 ml on that side were left out, in pieces of less than a tenth of the other one)" if small_ml else ""
@@ -93,7 +94,7 @@ def test_one_lung_alone_is_spoken_of_and_what_was_left_out_on_its_other_side(tmp
 
 def test_a_report_that_nobody_asked_for_still_speaks_of_missing_lungs(tmp_path, capsys):
     labels, hu = boxes()
-    report = LungReport(tmp_path, enabled=False)
+    report = LungReport(RunRecord(tmp_path), enabled=False)
     report(iteration(0 * labels, hu, "b", (0, 0)))
     assert "no lung was found" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 

@@ -8,11 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from skimage.draw import disk
 
 from bundlekit.mask_report import MaskReport, measure
+from bundlekit.record import RunRecord
 
 
 def disc(x: float, y: float, radius: float) -> np.ndarray:
@@ -35,8 +36,9 @@ def test_table_and_json_say_where_nothing_was_found(tmp_path, capsys):
         image = MetaTensor(torch.zeros(1, 4, 4), meta={"filename_or_obj": f"/data/{name}"})
         return [{"image": image, "pred": torch.from_numpy(masks[name])[None]}]
 
-    engine = Engine(step)
-    MaskReport(tmp_path, "optic disc").attach(engine)
+    engine, record = Engine(step), RunRecord(tmp_path)
+    engine.add_event_handler(Events.STARTED, record.begin)
+    MaskReport(record, "optic disc").attach(engine)
     for _ in range(2):  # a second run starts anew
         engine.run(list(masks))
     rows = json.loads((tmp_path / "report.json").read_text())

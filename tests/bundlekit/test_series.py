@@ -12,7 +12,8 @@ from monai.transforms import LoadImage, SaveImage
 from bundlekit.dicom import check_series, check_stack
 from bundlekit.files import InputError
 from bundlekit.images import check_image
-from bundlekit.series import LoadImageOrSeriesd, VolumeChecks, VolumeWriter, format_name, name_volume
+from bundlekit.series import LoadImageOrSeriesd, VolumeChecks, format_name, name_volume
+from bundlekit.writers import VolumeWriter
 
 TILT = np.radians(20)
 PIXEL_MM, STEP_MM = (0.7, 0.8), 5.0

@@ -26,6 +26,7 @@ BASES = {
     "fit_demo": ("train", "pretrain"),
     "data": ("train",),
     "loss": ("train",),
+    "track": ("train",),
     "net": ("train", "inference"),
     "engine": ("train", "inference"),
     "amp": ("train", "inference", "pretrain"),

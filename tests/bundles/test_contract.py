@@ -253,3 +253,15 @@ def test_weights_from_phantoms_are_known_by_their_checksum(bundle):
         known = read(bundle, base).get("phantom_sha256")
         wanted = compute_sha256(bundle / "models/model.pt") if from_phantoms else None
         assert known == wanted, f"{bundle.name}/{base}.json has phantom_sha256 {known}: write {wanted}"
+
+
+def test_what_outputs_depend_on_decides_whether_a_killed_run_goes_on(bundle):
+    config = read(bundle, "inference")
+    elsewhere = {"bundle_root", "dataset_dir", "output_dir", "ckpt_path", "seed", "resume", "phantom_sha256", "_desc_"}
+    elsewhere |= {"device", "volume_device", "amp"}  # change outputs within rounding
+    elsewhere |= {"report_nfe", "receptive_field"}  # with them a run does all images
+    lists = ("imports", "handlers", "initialize", "run")
+    options = {key for key, value in config.items() if not isinstance(value, dict) and key not in lists}
+    options -= {key for key in options if str(config[key]).startswith("$") and "@" in str(config[key])}
+    settings = config["record"]["settings"]
+    assert settings == {key: f"@{key}" for key in options - elsewhere}

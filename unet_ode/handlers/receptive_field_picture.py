@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ class ReceptiveFieldPicture:
         engine.add_event_handler(Events.COMPLETED, self._require_pictures)
 
     def _require_pictures(self) -> None:
-        if self._num_pictures == 0:
+        if idist.all_reduce(self._num_pictures) == 0:  # of all processes that share the images
             raise ValueError(f"no receptive field was drawn: no image has the pixel {self.pixel}; the rest is done")
 
     def __call__(self, engine: Evaluator) -> None:

@@ -122,7 +122,7 @@ class SolverReport:
     def _finish(self, engine: Engine) -> None:
         self._remove_hooks()
         rows = [json.loads(row) for row in string_list_all_gather([json.dumps(row) for row in self._rows])]
-        if idist.get_rank() > 0:
+        if idist.get_rank() > 0 or not rows:
             return
         mean = {block.name: fmean(row["nfe"][block.name] for row in rows) for block in self.blocks}
         mean["total"] = fmean(row["total"] for row in rows)

@@ -1,0 +1,115 @@
+"""The processes that share the files of one run, as torchrun or a batch system starts them."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from .files import InputError
+
+__all__ = [
+    "connect",
+    "disconnect",
+    "gather",
+    "is_connected",
+    "number_and_count",
+    "pick_device",
+    "speaks",
+    "was_restarted",
+]
+
+_T = TypeVar("_T")
+_LONGEST = timedelta(days=30)  # that processes wait for each other at the end: one may have all of the large images
+
+
+def _read_number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"environment variable {name}", f"is {text!r}", "a whole number from 0 up", "correct it")
+    return int(text)
+
+
+def is_connected() -> bool:
+    """Whether this process belongs to a group whose processes can wait for each other."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def number_and_count() -> tuple[int, int]:
+    """This process's number, from 0 up, and how many processes there are.
+
+    They are those of the process group, or else of the environment variables RANK and WORLD_SIZE.
+
+    Raises:
+        InputError: where the variables are no numbers, or do not fit each other.
+
+    Example:
+        >>> number_and_count()
+        (0, 1)
+    """
+    if is_connected():
+        return dist.get_rank(), dist.get_world_size()
+    number, count = _read_number("RANK", 0), _read_number("WORLD_SIZE", 1)
+    if number >= count:
+        expected = f"RANK from 0 to {count - 1} with WORLD_SIZE {count}"
+        raise InputError("environment variable RANK", f"is {number}", expected, "set both, or none")
+    return number, count
+
+
+def speaks() -> bool:
+    """Whether it is this process that tells people what all have found: the first one of those that are connected."""
+    return not is_connected() or dist.get_rank() == 0
+
+
+def pick_device() -> str:
+    """The GPU that torchrun has numbered for this process, the first one where there is one process, or cpu.
+
+    Example:
+        >>> pick_device().split(":")[0] in ("cuda", "cpu")
+        True
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{_read_number('LOCAL_RANK', 0) % torch.cuda.device_count()}"
+
+
+def connect() -> None:
+    """Join the process group that torchrun has prepared, so that all processes end together; else do nothing.
+
+    Processes that were given RANK and WORLD_SIZE but no MASTER_ADDR share the files and know nothing of each other.
+    """
+    several = _read_number("WORLD_SIZE", 1) > 1 and "MASTER_ADDR" in os.environ
+    if several and not is_connected():
+        dist.init_process_group("gloo", timeout=_LONGEST)
+
+
+def gather(value: _T) -> list[_T]:
+    """The values of all processes that are connected, in their order; each process waits for the last one.
+
+    Args:
+        value: anything that pickle can write.
+
+    Example:
+        >>> gather({"images": 3})
+        [{'images': 3}]
+    """
+    if not is_connected():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def disconnect() -> None:
+    """Leave the process group once all others are here; else do nothing."""
+    if is_connected():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has started this process anew after one of the processes died (``--max-restarts``)."""
+    return _read_number("TORCHELASTIC_RESTART_COUNT", 0) > 0
