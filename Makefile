@@ -10,7 +10,7 @@ help:  ## list the targets
 
 $(READY): setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,tune]'
+	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,track,tune]'
 	touch $(READY)
 
 setup: $(READY)  ## make the virtual environment .venv with the tested versions

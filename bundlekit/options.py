@@ -8,15 +8,7 @@ from typing import Any
 
 from .files import InputError
 
-__all__ = [
-    "check_ascending",
-    "check_counts",
-    "check_multiples",
-    "check_positive",
-    "check_seed",
-    "check_switches",
-    "is_positive",
-]
+__all__ = ["check_ascending", "check_counts", "check_multiples", "check_positive", "check_seed", "is_positive"]
 
 
 def _is_finite(value: Any) -> bool:
@@ -139,20 +131,3 @@ def check_multiples(options: Mapping[str, tuple[Any, Sequence[int]]]) -> None:
             multiples = " and ".join(map(str, dict.fromkeys(steps)))
             remedy = f'pass them as --{name} "[{some}]"'
             raise InputError(name, f"is {value!r}", f"{len(steps)} whole multiples of {multiples}", remedy)
-
-
-def check_switches(options: Mapping[str, Any]) -> None:
-    """Make sure that options are on or off, as :func:`bundlekit.switches.is_on` reads them.
-
-    Args:
-        options: by name.
-
-    Raises:
-        InputError: for the first that is neither.
-
-    Example:
-        >>> check_switches({"amp": "maybe"})
-        Traceback (most recent call last):
-        bundlekit.files.InputError: amp: is 'maybe'; expected true or false; pass one with --amp
-    """
-    _require_each(options, lambda value: str(value).lower() in ("true", "false"), "true or false")

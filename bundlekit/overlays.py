@@ -165,7 +165,7 @@ def save_overlay(
 
 
 def as_shown(image: MetaTensor) -> np.ndarray:
-    """Channels last and rows first; volumes as radiologists look at them, front up, patient's left right, from the feet.
+    """Channels last, rows first; volumes as radiologists look at them: front up, the patient's left right, from the feet.
 
     Shape:
         ``image``: ``(channels, x, y[, z])``; the result: ``(rows, columns[, slices], channels)``.

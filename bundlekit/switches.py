@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .files import InputError
+
 __all__ = ["is_on"]
 
 
@@ -17,5 +19,6 @@ def is_on(value: bool | str) -> bool:
     """
     words = {"true": True, "false": False}
     if str(value).lower() not in words:
-        raise SystemExit(f"a switch (--amp, --resume, --tta, ...) is {value!r}; expected true or false")
+        error = InputError("a switch", f"is {value!r}", "true or false", "correct the option that was passed so")
+        raise SystemExit(f"error: {error}")
     return words[str(value).lower()]

@@ -13,6 +13,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.handlers import MLFlowHandler
 from monai.transforms import ResampleToMatch
+from monai.utils import convert_to_tensor
 from PIL import Image
 
 from .datalists import name_output
@@ -55,12 +56,19 @@ def draw_item(item: dict[str, Any], pred_key: str = "pred", one_hot: bool = Fals
     """
     label = item["label"]
     image = MetaTensor(item["image"].as_tensor().float(), affine=item["image"].affine)
-    if image.shape[1:] != label.shape[1:] or not torch.equal(image.affine, label.affine):
-        image = ResampleToMatch(mode="bilinear", padding_mode="zeros")(image, label)
+    fits = image.shape[1:] == label.shape[1:] and torch.equal(image.affine, label.affine)
+    shown = image if fits else ResampleToMatch(mode="bilinear", padding_mode="zeros")(image, label)
     maps = [_to_label_map(values, one_hot).cpu() for values in (label, item[pred_key])]
-    stacked = as_shown(MetaTensor(torch.cat([image.as_tensor().cpu(), *maps]), affine=label.affine))
+    stacked = as_shown(
+        MetaTensor(torch.cat([convert_to_tensor(shown, track_meta=False).cpu(), *maps]), affine=label.affine)
+    )
     name = name_output(item["image"].meta["filename_or_obj"])
     return name, draw_overlay(stacked[..., :-2], stacked[..., -2], stacked[..., -1], title=name)
+
+
+def _draw_batch(engine: Engine, pred_key: str, one_hot: bool) -> list[tuple[str, Image.Image]]:
+    items: Any = engine.state.output  # a decollated batch
+    return [draw_item(item, pred_key, one_hot) for item in items]
 
 
 class TensorBoardPictures:
@@ -79,8 +87,7 @@ class TensorBoardPictures:
 
     def __call__(self, engine: Engine, writer: Any) -> None:
         if engine.state.iteration <= self.limit:
-            for item in engine.state.output:
-                name, page = draw_item(item, self.pred_key, self.one_hot)
+            for name, page in _draw_batch(engine, self.pred_key, self.one_hot):
                 writer.add_image(f"pictures/{name}", np.asarray(page), engine.state.epoch, dataformats="HWC")
 
 
@@ -119,8 +126,8 @@ class MLFlowPictures(MLFlowHandler):
         self.one_hot = one_hot
 
     def _log_pictures(self, engine: Engine) -> None:
+        run: Any = self.cur_run  # MONAI sets it when the engine starts
         if engine.state.iteration <= self.limit:
-            for item in engine.state.output:
-                name, page = draw_item(item, self.pred_key, self.one_hot)
+            for name, page in _draw_batch(engine, self.pred_key, self.one_hot):
                 file = f"pictures/{name}/epoch_{engine.state.epoch:04d}.png"
-                self.client.log_image(self.cur_run.info.run_id, page, artifact_file=file)
+                self.client.log_image(run.info.run_id, page, artifact_file=file)

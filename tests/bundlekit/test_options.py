@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bundlekit.files import InputError
-from bundlekit.options import (
-    check_ascending,
-    check_counts,
-    check_multiples,
-    check_positive,
-    check_seed,
-    check_switches,
-)
+from bundlekit.options import check_ascending, check_counts, check_multiples, check_positive, check_seed
 
 NO_NUMBERS = [True, "3", None, float("nan"), float("inf")]
 
@@ -56,10 +49,3 @@ def test_what_is_no_multiple(value):
     nearest = r"\[128,104\]" if value == [128, 100] else r"\[64,64\]"
     with pytest.raises(InputError, match=rf'^a: is .*; expected 2 whole multiples of 8; pass them as --a "{nearest}"'):
         check_multiples({"a": (value, [8, 8])})
-
-
-@pytest.mark.parametrize("value", ["maybe", "", "on", 1, 0, None, [True]], ids=str)
-def test_what_is_no_switch(value):
-    check_switches({"a": True, "b": "false", "c": "True", "d": False})
-    with pytest.raises(InputError, match=r"^b: is .*; expected true or false; pass one with --b$"):
-        check_switches({"a": True, "b": value})

@@ -1,4 +1,4 @@
-"""Every bundle's training under MONAI's `--tracking mlflow` and the overlays track_*: numbers and pictures, read back."""
+"""Every bundle's training under `--tracking mlflow` and the overlays track_*: numbers and pictures, read back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,171 @@
+"""Train one network on the data of several sites, which stay where they are: federated averaging, simulated here.
+
+    python tools/federated.py hippocampus_mri_segmentation --clients SITE1 SITE2 --rounds 20 --output runs/federated
+
+In each round every client trains the global weights on its own data and sends back the weights alone; the new global
+weights are the mean of theirs, each counted by its number of training images (McMahan et al. 2017). A client is
+MONAI's `monai.fl.client.MonaiAlgo` on the bundle's `configs/train.json`, as NVIDIA FLARE runs it; here one process
+plays all of them in turn. A client's folder is what `--dataset_dir` of the bundle takes.
+
+OUTPUT/model.pt holds the global weights, OUTPUT/rounds.json the losses of the clients and the scores of the global
+weights on their validation images, OUTPUT/<client>/ what a client keeps for itself. Started again after a kill it goes
+on with the round that was under way; the clients' optimisers then begin anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems
+from monai.fl.utils.exchange_object import ExchangeObject
+
+from bundlekit.training import write_atomically
+
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+Weights = Mapping[str, torch.Tensor]
+
+
+def average(clients: Sequence[Weights], counts: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Mean of weights, each client's counted by its number of images; of whole numbers, as of batches, the largest."""
+    shares = [count / sum(counts) for count in counts]
+    means = {}
+    for name, first in clients[0].items():
+        values = [client[name] for client in clients]
+        if first.is_floating_point():
+            total = sum(share * value.double() for share, value in zip(shares, values, strict=True))
+            means[name] = torch.as_tensor(total).to(first.dtype)
+        else:
+            means[name] = torch.stack(values).amax(dim=0)
+    return means
+
+
+class Client:
+    """One site: its training and its validation, as MONAI's algorithm for federated learning runs them."""
+
+    def __init__(self, args: argparse.Namespace, name: str, data: Path, number: int) -> None:
+        self.name = name
+        self.folder = folder = args.output / name
+        common = {"bundle_root": str(args.bundle), "dataset_dir": str(data), "output_dir": str(folder), **args.set}
+        common |= {"ckpt_path": str(folder / "model.pt")}
+        train = {**common, "seed": args.seed + number}
+        configs = [f"configs/{config}.json" for config in ("train", *args.overlays)]
+        schedule = ConfigParser.load_config_files([args.bundle / config for config in configs])["lr_scheduler"]
+        if "T_max" in schedule:  # its length, which would be that of one round
+            train["lr_scheduler::T_max"] = args.rounds * args.local_epochs
+        self.algorithm = MonaiAlgo(
+            bundle_root=str(args.bundle),
+            local_epochs=args.local_epochs,
+            send_weight_diff=False,
+            config_train_filename=configs,
+            train_kwargs=train,
+            config_evaluate_filename=[*configs, "configs/evaluate.json"],
+            eval_kwargs={**common, "section": "validation"},
+        )
+        self.algorithm.initialize({ExtraItems.CLIENT_NAME: name})
+        workflow: Any = self.algorithm.train_workflow
+        parser = workflow.parser
+        parser.get_parsed_content("run::0", eval_expr=True)  # the checks before a run
+        self.num_images = len(parser.get_parsed_content("train::dataset"))
+        self.lr_scheduler = parser.get_parsed_content("lr_scheduler")
+
+    def skip(self, num_epochs: int) -> None:
+        """Take up the schedule after some epochs."""
+        trainer: Any = self.algorithm.trainer
+        for _ in range(num_epochs):
+            self.lr_scheduler.step()
+        trainer.state.epoch = num_epochs
+        trainer.state.iteration = num_epochs * len(trainer.data_loader)
+
+    def train(self, weights: Weights) -> tuple[Weights, float]:
+        """The client's weights after a round that began with the global ones, and its mean loss."""
+        self.algorithm.train(ExchangeObject(weights=dict(weights)))
+        received = self.algorithm.get_weights().weights
+        history = json.loads((self.folder / "history.json").read_text())
+        return {name: value.clone() for name, value in received.items()}, history["loss"][-1][1]
+
+    def score(self, weights: Weights) -> dict[str, float]:
+        """Of the global weights, on the client's validation images."""
+        return self.algorithm.evaluate(ExchangeObject(weights=dict(weights))).metrics
+
+
+def save(output: Path, state: dict[str, Any]) -> None:
+    """The state as a whole first, from which the other two files can be made again."""
+    write_atomically(output / "state.pt", lambda name: torch.save(state, name))
+    write_atomically(output / "model.pt", lambda name: torch.save(state["weights"], name))
+    text = json.dumps(state["rounds"], indent=1)
+    write_atomically(output / "rounds.json", lambda name: Path(name).write_text(text))
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All rounds; returns what rounds.json holds."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    names = [f"client{i}" for i in range(1, len(args.clients) + 1)]
+    clients = [Client(args, *site, i) for i, site in enumerate(zip(names, args.clients, strict=True))]
+    if (args.output / "state.pt").exists():
+        state = torch.load(args.output / "state.pt", map_location="cpu", weights_only=True)
+        for client in clients:
+            client.skip(len(state["rounds"]) * args.local_epochs)
+    elif args.initial:
+        state = {"rounds": [], "weights": torch.load(args.initial, map_location="cpu", weights_only=True)}
+    else:
+        weights = clients[0].algorithm.get_weights().weights
+        state = {"rounds": [], "weights": {name: value.clone() for name, value in weights.items()}}
+    for number in range(len(state["rounds"]) + 1, args.rounds + 1):
+        trained, losses = zip(*(client.train(state["weights"]) for client in clients), strict=True)
+        state["weights"] = average(trained, [client.num_images for client in clients])
+        scores = [client.score(state["weights"]) for client in clients]
+        own = [
+            {"name": client.name, "images": client.num_images, "loss": loss, **scored}
+            for client, loss, scored in zip(clients, losses, scores, strict=True)
+        ]
+        state["rounds"].append({"round": number, "clients": own})
+        save(args.output, state)
+        summary = "; ".join(f"{client['name']} {client['loss']:.4f}" for client in own)
+        print(f"round {number} of {args.rounds}: loss {summary}", flush=True)
+    for client in clients:
+        client.algorithm.finalize()
+    return state["rounds"]
+
+
+def setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; expected NAME=VALUE, as batch_size=4")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", choices=sorted(path.name for path in BUNDLES.iterdir() if path.is_dir()))
+    parser.add_argument("--clients", type=Path, nargs="+", required=True, help="the folder of data of each site")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the global weights and of the clients")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--local_epochs", type=int, default=1, help="of each client in a round")
+    parser.add_argument("--initial", type=Path, help="weights to begin with (default: random ones)")
+    parser.add_argument("--overlays", nargs="*", default=[], help="such as net_paper")
+    parser.add_argument("--set", type=setting, nargs="*", default=[], metavar="NAME=VALUE", help="of the configs")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.bundle = (BUNDLES / args.bundle).resolve()
+    args.clients = [path.resolve() for path in args.clients]
+    args.output, args.set = args.output.resolve(), dict(args.set)
+    for site in args.clients:
+        if not (site / "dataset.json").is_file():
+            raise SystemExit(f"error: {site}: has no dataset.json; expected the data of a client; correct --clients")
+    warnings.filterwarnings("ignore", "executing the bundle config")  # these are our own
+    run(args)
+
+
+if __name__ == "__main__":
+    main()
