@@ -165,7 +165,7 @@ def save_overlay(
 
 
 def as_shown(image: MetaTensor) -> np.ndarray:
-    """Channels last, rows first; volumes as radiologists look at them: front up, the patient's left right, from the feet.
+    """Channels last, rows first; volumes as radiologists look at them: from the feet, front up, the left at the right.
 
     Shape:
         ``image``: ``(channels, x, y[, z])``; the result: ``(rows, columns[, slices], channels)``.

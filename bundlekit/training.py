@@ -19,7 +19,7 @@ from monai.data.utils import set_rnd
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 
-__all__ = ["EpochSeed", "TrainingState", "autocast_on_cpu", "write_atomically"]
+__all__ = ["EpochSeed", "TrainingState", "autocast_on_cpu", "sync_batch_norm", "write_atomically"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,19 @@ def autocast_on_cpu(network: nn.Module, device: torch.device, enabled: bool) -> 
 
         network.forward = forward_in_float
     return network
+
+
+def sync_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """Let batch norm take its statistics over the batches of all processes, as torch can on GPUs; on a CPU it stays.
+
+    The names of the weights stay as they are.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+        >>> type(sync_batch_norm(network, torch.device("cuda:0"))[1]).__name__
+        'SyncBatchNorm'
+    """
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network) if device.type == "cuda" else network
 
 
 class EpochSeed:
@@ -199,6 +212,10 @@ class TrainingState:
     def _keep_history(self, engine: SupervisedTrainer) -> None:
         epoch = engine.state.epoch
         loss = float(np.mean(self._losses))
+        if dist.is_initialized():  # equally many in each process
+            total = torch.tensor(loss, device=next(self.network.parameters()).device)
+            dist.all_reduce(total)
+            loss = total.item() / dist.get_world_size()
         logger.info("epoch %d of %s: loss %.4f", epoch, engine.state.max_epochs, loss)
         self.history["loss"].append([epoch, loss])
         self.history["lr"].append([epoch, self._lr])

@@ -248,9 +248,9 @@ def test_lungs_of_any_density_have_their_volume(chest, tmp_path, mean_hu):
         assert done.volumes["a"][name]["volume_ml"] == pytest.approx(chest.truth[f"{name}_ml"], rel=0.02)
 
 
-@pytest.mark.parametrize("stature", [0.35, 0.6])
-def test_chests_of_children(tmp_path, stature):
-    """In a field as small as a child needs, with the pixels of this."""
+@pytest.mark.parametrize(("stature", "spacing_mm"), [(0.35, 1.2), (0.6, 2.0)])
+def test_chests_of_children(tmp_path, stature, spacing_mm):
+    """In a field as small as a child needs, with the pixels of this, and an infant with the spacing for infants."""
     phantom = thorax(np.random.default_rng([101, round(100 * stature)]), round(SIZE / stature), stature=stature)
     middle = np.array(phantom.image.shape) // 2
     half = np.array([SIZE // 2, SIZE // 2, middle[2]])
@@ -258,7 +258,7 @@ def test_chests_of_children(tmp_path, stature):
     affine = phantom.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ (middle - half)
     save(nib.Nifti1Image(phantom.image[field], affine), tmp_path / "in", "a")
-    done = segment(tmp_path)
+    done = segment(tmp_path, spacing_mm=spacing_mm)
     for name in SIDES:
         assert done.volumes["a"][name]["volume_ml"] == pytest.approx(phantom.truth[f"{name}_ml"], rel=0.02)
 
