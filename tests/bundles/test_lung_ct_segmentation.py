@@ -24,7 +24,7 @@ from bundlekit.preparation import nifti_name
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
 SIDES = {"right": 1, "left": 2}
-SIZE, SMALL_SIZE = 96, 40
+SIZE, SMALL_SIZE = 96, 64
 pytestmark = pytest.mark.xdist_group("lungs")  # with several workers, one of them segments the volumes that tests share
 
 
@@ -316,7 +316,7 @@ def test_patches_and_windows_that_cannot_be_are_named(tmp_path, capfd, names):
         parser.get_parsed_content("run", eval_expr=True)
     lines = capfd.readouterr().err.splitlines()
     assert (
-        'error: patch_size: is [128, 100]; expected 2 whole multiples of 16; pass them as --patch_size "[128,96]"'
+        'error: patch_size: is [128, 100]; expected 2 whole multiples of 16; pass them as --patch_size "[128,112]"'
     ) in lines
     assert any(line.startswith("error: window_hu: is [400, -1000]; expected two numbers, the lower") for line in lines)
 
