@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import convert_to_tensor
 
 from bundlekit.phantoms import make_dataset
 
@@ -45,7 +46,10 @@ def save_items(bundle: Path, folder: Path, options: dict[str, Any], count: int) 
     items: list[dict[str, Any]] = []
     for item in parser.get_parsed_content("train::dataset"):
         items += item if isinstance(item, list) else [item]
-    kept = [{key: torch.as_tensor(item[key]).clone() for key in ("image", "label")} for item in items[:count]]
+    kept = [
+        {key: convert_to_tensor(item[key], track_meta=False).clone() for key in ("image", "label")}
+        for item in items[:count]
+    ]
     assert len(kept) == count
     torch.save(kept, folder / "items.pt")
     data = f"$torch.load('{folder / 'items.pt'}')"
