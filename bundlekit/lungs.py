@@ -26,6 +26,7 @@ _FOAM_HU = -925  # on average, foam of a table and emphysema lie below, other lu
 _DISC_MM, _COARSE_MM = 25.0, 3.0  # half the thickness of a table at least, and of no chest; a pixel fine enough for it
 _MIN_SHARE = 0.1  # of the largest piece: less than any lung, more than what is seen of a windpipe
 _MIN_PIECE_ML = 1.0  # smaller ones are not worth a word
+_MIN_AREA_CM2 = 1.0  # of the largest piece's largest axial slice: less than any lung, a newborn's as well
 _MIN_SHARE_ACROSS = 0.2  # of a piece beyond the midline, from which on it may be both lungs
 _MAX_BRIDGE_MM = 12.0  # half the thickness of what may join two lungs
 
@@ -132,10 +133,12 @@ def _candidates(
     inside = body.copy()
     for k in np.flatnonzero(mask.any(axis=(0, 1))):
         inside[..., k] = _open(ndimage.binary_fill_holes(body[..., k]), edges_mm[:2])
-    least = 0.0
+    least, pixel_cm2 = 0.0, 10 * voxel_ml / edges_mm[2]
     for box, piece in _pieces_by_size(mask):
         size = piece.sum()
         if size < least and size * voxel_ml < _MIN_PIECE_ML:
+            return
+        if not least and piece.sum(axis=(0, 1)).max() * pixel_cm2 < _MIN_AREA_CM2:
             return
         if inside[box][piece].mean() >= 0.5 or _is_cut_open(box, piece, body, hu):
             yield box, piece, bool(size < least)
@@ -167,7 +170,8 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tupl
        the padding round a scanner's field of view, which is no lung itself: it is denser than air, and where it is as
        light as foam it lies in the body's convex hull.
     2. Pieces of less than a tenth of the largest one are dropped: what the network took of windpipe and bowel. There
-       may be one lung alone. What a piece encloses, a nodule for instance, is part of it.
+       may be one lung alone, or none where no axial slice of the largest piece has 1 cm². What a piece encloses, a
+       nodule for instance, is part of it.
     3. A piece with a fifth of its volume beyond the midline, the body's mean x, may be both lungs that touch: it is
        peeled, up to 12 mm deep, until it falls into a part on each side, from which both grow back.
     4. Every piece is right or left by the side of the midline where most of it lies, in the patient's coordinates:

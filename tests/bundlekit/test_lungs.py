@@ -166,6 +166,16 @@ def test_a_volume_without_lungs(chest):
     assert not separate_lungs(mask, np.full(mask.shape, -1000), chest.affine).any()  # no body, no side: air
 
 
+@pytest.mark.parametrize("pixels", [2, 3])  # 0.72 and 1.08 cm2
+def test_what_is_smaller_than_the_lung_of_a_newborn_is_none(chest, pixels):
+    assert np.allclose(np.abs(chest.affine[:2, :2]), np.diag([6, 6]))
+    inside = np.argwhere(chest.label == RIGHT)
+    x, y, z = inside[np.argmin(np.abs(inside - inside.mean(axis=0)).sum(axis=1))]
+    mask = np.zeros_like(chest.label)
+    mask[x : x + pixels, y, z - 3 : z + 4] = 1
+    assert separate_lungs(mask, chest.image, chest.affine).any() == (pixels == 3)
+
+
 def test_the_transform_keeps_place_and_name(chest):
     meta = {"affine": torch.as_tensor(chest.affine), "filename_or_obj": "a.nii.gz"}
     item = {
