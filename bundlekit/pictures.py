@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,12 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 from .checks import RunChecks
 from .files import InputError
 
-__all__ = ["PictureChecks", "PictureReader", "weigh_by_area"]
+__all__ = ["ORIENTATION", "PictureChecks", "PictureReader", "require_upright", "weigh_by_area"]
 
 _MAX_WEIGHT = 8.0  # of one image, however large it is
 _ENDINGS = ("png", "jpg", "jpeg", "bmp", "tif", "tiff")
-_ORIENTATION = 274  # the tag's number in TIFF and in EXIF
+ORIENTATION = 274
+"""Number of the tag in TIFF and in EXIF."""
 _SINGLE = "save the one to be used as a file of its own"
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "P": 1, "LA": 1, "PA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3, "CMYK": 4}
 """How many of an image's channels are no alpha, by Pillow's mode without what follows a semicolon."""
@@ -29,7 +31,19 @@ _DECODED = (COMPRESSION.NONE, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, CO
 _PLAIN = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
 
 
-def _require_upright(path: str, orientation: int) -> None:
+def require_upright(path: str | os.PathLike, orientation: int) -> None:
+    """Refuse an image whose file says that it is to be shown turned.
+
+    Args:
+        path: the file.
+        orientation: what its tag 274 (EXIF or TIFF) says, 1 where there is none.
+
+    Raises:
+        InputError: if that is one of 2 to 8.
+
+    Example:
+        >>> require_upright("a.jpg", 1)
+    """
     if orientation not in (0, 1):  # 0 is none of the eight, and taken for "not known"
         found = f"says that it is to be shown turned or mirrored (orientation {orientation}), which programs may ignore"
         remedy = "turn its pixels, as `mogrify -auto-orient` of ImageMagick does"
@@ -57,7 +71,7 @@ def _by_pillow(path: str) -> tuple[np.ndarray, str]:
         number = getattr(image, "n_frames", 1)
         if number > 1 and image.format not in ("MPO", "TIFF"):  # a JPEG with previews; a pyramid, as was made sure of
             raise InputError(path, f"holds {number} images", "one", _SINGLE)
-        _require_upright(path, image.getexif().get(_ORIENTATION, 1))
+        require_upright(path, image.getexif().get(ORIENTATION, 1))
         mode = image.mode.partition(";")[0]
         if mode not in _CHANNELS:
             raise InputError(path, f"holds colours as {mode}", "grey values or RGB", "save it as grey or RGB")
@@ -84,7 +98,7 @@ def _read_tiff(path: str) -> tuple[np.ndarray, str]:
         if len(file.series) > 1 or file.series[0].size != page.size:
             shapes = ", ".join(" x ".join(map(str, part.shape)) for part in file.series[:3])
             raise InputError(path, f"holds several images ({shapes})", "one", _SINGLE)
-        _require_upright(path, page.tags.valueof(_ORIENTATION, default=1))
+        require_upright(path, page.tags.valueof(ORIENTATION, default=1))
         if page.photometric in _PLAIN and page.compression in _DECODED:
             return _by_tifffile(path, page)
         deep = page.samplesperpixel > 1 and page.dtype == np.uint16 and page.photometric in _PLAIN

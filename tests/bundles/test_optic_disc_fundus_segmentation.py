@@ -123,6 +123,29 @@ def test_only_the_largest_piece_is_the_disc(tmp_path):
     assert ndimage.label(found)[1] == 1 and found[40, 40] and not found[40, 90]
 
 
+@pytest.mark.parametrize(("radius_px", "is_disc"), [(5, False), (8, True)])
+def test_a_speck_is_no_disc(tmp_path, radius_px, is_disc):
+    image = np.where(disc((240, 60), (80, 30), radius_px), 220, 60).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "one.png")
+    torch.save(brightness_weights(), tmp_path / "model.pt")
+    places = {"dataset_dir": tmp_path / "one.png", "ckpt_path": tmp_path / "model.pt"}
+    run("inference", **places, output_dir=tmp_path / "out", report="true")
+    assert read(tmp_path / "out/one_seg.png").any() == is_disc
+    [row] = json.loads((tmp_path / "out/report.json").read_text())
+    assert row["found"] == is_disc
+    run("inference", **places, output_dir=tmp_path / "all", min_diameter=0)
+    assert read(tmp_path / "all/one_seg.png").any()
+
+
+def test_a_photograph_to_be_turned_is_left_out(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[274] = 8
+    Image.new("RGB", (90, 70)).save(tmp_path / "turned.jpg", exif=exif)
+    with pytest.raises(SystemExit):
+        run("inference", dataset_dir=tmp_path / "turned.jpg", output_dir=tmp_path / "out")
+    assert "turned.jpg: says that it is to be shown turned or mirrored (orientation 8)" in capsys.readouterr().err
+
+
 @pytest.fixture
 def data(tmp_path) -> Path:
     """The images above with labels and centres, in every list."""

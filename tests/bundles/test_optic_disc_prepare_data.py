@@ -186,6 +186,7 @@ def test_images_with_a_table_of_centres(tmp_path, monkeypatch, capsys):
         ([*GOOD_ROWS, "c9,1,2"], ["line 8: image 'c9' is not there; expected one row an image"]),
         ([*GOOD_ROWS, "c1,1,2"], ["line 8: image 'c1' has a row already"]),
         ([*GOOD_ROWS[:5], "c5,90,30"], ["c5.tif: its centre (90, 30) lies outside the image of 90 x 60"]),
+        ([*GOOD_ROWS[:5], "c5,90,30", "c9,1,2"], ["line 8: image 'c9' is not", "c5.tif: its centre (90, 30) lies"]),
     ],
 )
 def test_what_is_wrong_with_a_table(tmp_path, monkeypatch, capsys, rows, wanted):
@@ -202,6 +203,65 @@ def test_a_table_without_its_columns(tmp_path, monkeypatch, capsys):
     words = ("--source", tmp_path / "c", "--centres", table, "--output", tmp_path / "data")
     status, (error,) = run(monkeypatch, capsys, *words)
     assert status == 1 and "has the columns id, col, row; expected name, x and y; begin it with" in error
+
+
+def test_a_table_as_spreadsheets_write_it(tmp_path, monkeypatch, capsys):
+    table = unmasked(tmp_path / "c", GOOD_ROWS)
+    table.write_text(table.read_text().replace("name,x,y", "name ; x ; y").replace(",", " ;"), encoding="utf-8-sig")
+    words = ("--source", tmp_path / "c", "--centres", table, "--output", tmp_path / "data")
+    assert run(monkeypatch, capsys, *words) == (0, [])
+    counts = {name: len(items) for name, items in check(tmp_path / "data").items()}
+    assert counts == {"training": 3, "validation": 1, "test": 2}
+
+
+def test_sixteen_bits_stay_and_thirty_two_are_refused(tmp_path, monkeypatch, capsys):
+    simple(tmp_path / "simple")
+    deep = photograph(2)[..., 0].astype(np.uint16) * 200
+    for name, ending in (("s02", ".png"), ("s03", ".tif")):
+        (tmp_path / f"simple/images/{name}.png").unlink()
+        Image.fromarray(deep).save(tmp_path / f"simple/images/{name}{ending}")
+    words = ("--source", tmp_path / "simple", "--output", tmp_path / "data")
+    assert run(monkeypatch, capsys, *words) == (0, [])
+    for name in ("s02", "s03"):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"data/images/{name}.png")), deep)
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "simple/images/s03.tif")
+    status, (error,) = run(monkeypatch, capsys, *words)
+    assert status == 1 and "s03.tif: holds grey values of 32 bits (F); expected 8 or 16 bits" in error
+
+
+def test_a_photograph_to_be_turned_is_refused(tmp_path, monkeypatch, capsys):
+    simple(tmp_path / "simple")
+    exif = Image.Exif()
+    exif[274] = 6
+    (tmp_path / "simple/images/s04.png").unlink()
+    Image.fromarray(photograph(4)).save(tmp_path / "simple/images/s04.jpg", exif=exif)
+    status, (error,) = run(monkeypatch, capsys, "--source", tmp_path / "simple", "--output", tmp_path / "data")
+    assert status == 1 and "s04.jpg: says that it is to be shown turned or mirrored (orientation 6)" in error
+
+
+@pytest.mark.parametrize("layout", ["drishti", "refuge"])
+def test_photographs_without_a_mask_are_told(tmp_path, monkeypatch, capsys, layout):
+    {"drishti": drishti, "refuge": refuge}[layout](tmp_path / layout)
+    pattern = {"drishti": "*_ODsegSoftmap.png", "refuge": "*.bmp"}[layout]
+    sorted((tmp_path / layout).rglob(pattern))[0].unlink()
+    monkeypatch.setattr(
+        sys, "argv", ["prepare_data.py", "--source", str(tmp_path / layout), "--output", str(tmp_path / "data")]
+    )
+    assert prepare_data.main() == 0
+    assert "note: 1 photographs without a mask are left out: " in capsys.readouterr().err
+    check(tmp_path / "data")
+
+
+def test_one_part_of_drishti_alone(tmp_path, monkeypatch, capsys):
+    drishti(tmp_path / "drishti")
+    training = next(path for path in (tmp_path / "drishti").rglob("Training"))
+    monkeypatch.chdir(training)
+    assert run(monkeypatch, capsys, "--source", ".", "--output", tmp_path / "data") == (0, [])
+    check(tmp_path / "data")
+    for mask in training.rglob("*_ODsegSoftmap.png"):
+        save(tmp_path / "loose" / mask.name, photograph(1))
+    status, (error,) = run(monkeypatch, capsys, "--source", tmp_path / "loose", "--output", tmp_path / "other")
+    assert status == 1 and "lies in no folder Training or Test; expected one of them above it" in error
 
 
 def cut(path: Path) -> None:

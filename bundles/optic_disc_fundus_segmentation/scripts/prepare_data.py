@@ -10,11 +10,13 @@ Each FOLDER is one of these, as it is unpacked:
     any other     images/NAME.*, labels/NAME.png (0 background)
     no masks      NAME.*, with --centres CSV, a table with the columns name, x, y (pixels): for phase 1 alone
 
-The entries of dataset.json also have the "centre" (x, y) of the disc, from mask or table. Where the folders have
-test images of their own, as DRISHTI-GS1 and REFUGE do, these test, and REFUGE's validation images validate. Otherwise
-every fifth image of each folder tests, from --fold on. Of the others every eighth validates where none is there to do
-it. --test_source FOLDER tests on all images of other folders. All that is wrong with the files is told at once, before
-anything is written; dataset.json is written last.
+Photographs are grey or RGB; grey ones may have 16 bits.
+
+The entries of dataset.json also have the "centre" (x, y) of the disc, from mask or table. Where the folders have test
+images of their own, as DRISHTI-GS1 and REFUGE do, these test, and REFUGE's validation images validate. Otherwise every
+fifth image of each folder tests, from --fold on. Of the others every eighth, or the last one, validates where none is
+there to do it. --test_source FOLDER tests on all images of other folders. All that is wrong with the files is told at
+once, before anything is written; dataset.json is written last.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +38,7 @@ from tqdm import tqdm
 from bundlekit.files import InputError
 from bundlekit.folds import split_fold
 from bundlekit.grids import Grid
+from bundlekit.pictures import ORIENTATION, require_upright
 from bundlekit.points import check_inside
 from bundlekit.sources import read_picture
 
@@ -46,6 +49,8 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 KEPT = {".jpg", ".jpeg", ".png"}
 REFUGE_BACKGROUND = 255
 LONG_LIST = 50
+NOWHERE = (-1.0, -1.0)
+"""In place of a centre that cannot be read."""
 
 
 class Photograph(NamedTuple):
@@ -93,7 +98,12 @@ def read_mask(photo: Photograph, size: tuple[int, int]) -> np.ndarray:
 def fault(photo: Photograph) -> list[InputError]:
     """What is wrong with one photograph and its mask or centre."""
     try:
-        size = read_picture(photo.image).size
+        image = read_picture(photo.image)
+        size = image.size
+        require_upright(photo.image, image.getexif().get(ORIENTATION, 1))
+        if image.mode in ("I", "F"):
+            found, expected = f"holds grey values of 32 bits ({image.mode})", "8 or 16 bits"
+            raise InputError(photo.image, found, expected, "save it anew with one of them")
         if photo.mask is not None:
             read_mask(photo, size)
             return []
@@ -113,13 +123,25 @@ def read_drions(source: Path, expert: int) -> list[Photograph]:
     return [Photograph(p.stem, p, "contour", contour) for p, contour in zip(images, contours, strict=True)]
 
 
+def tell_unmarked(images: Iterable[Path], photos: list[Photograph]) -> None:
+    """A line on photographs that are left out for want of a mask."""
+    unmarked = sorted(set(images) - {photo.image for photo in photos})
+    if unmarked:
+        names = ", ".join(path.name for path in unmarked[:3]) + (", ..." if len(unmarked) > 3 else "")
+        print(f"note: {len(unmarked)} photographs without a mask are left out: {names}", file=sys.stderr)
+
+
 def read_drishti(source: Path) -> list[Photograph]:
-    photos = []
+    source, photos = source.resolve(), []  # Training may be the folder itself
     for mask in sorted(source.rglob("*_ODsegSoftmap.png")):
         name = mask.name.removesuffix("_ODsegSoftmap.png")
-        part = next(path for path in mask.parents if path.name in ("Training", "Test"))
+        part = next((path for path in mask.parents if path.name in ("Training", "Test")), None)
+        if part is None:
+            found, remedy = "lies in no folder Training or Test", "pass the folder that holds both"
+            raise InputError(mask, found, "one of them above it", remedy)
         image = next((part / "Images").rglob(f"{name}.png"), part / "Images" / f"{name}.png")
         photos.append(Photograph(name, image, "soft", mask, section="test" if part.name == "Test" else None))
+    tell_unmarked((path for path in source.rglob("*.png") if "Images" in path.parts), photos)
     return photos
 
 
@@ -131,6 +153,7 @@ def read_refuge(source: Path) -> list[Photograph]:
         place = str(mask.relative_to(source)).lower()
         section = "validation" if "valid" in place else "test" if "test" in place else None
         photos.append(Photograph(mask.stem, image, "refuge", mask, section=section))
+    tell_unmarked(images.values(), photos)
     return photos
 
 
@@ -139,8 +162,11 @@ def read_centres(source: Path, table: Path) -> list[Photograph]:
     remedy = "begin it with the line name,x,y and give each image a line, such as a.jpg,310.5,204"
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows, columns = list(reader), reader.fieldnames or []
+            first = file.readline()
+            delimiter = ";" if ";" in first and "," not in first else ","
+            columns = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+            lines = csv.DictReader(file, columns, delimiter=delimiter)
+            rows = [{name: (value or "").strip() for name, value in line.items() if name in columns} for line in lines]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(table, f"cannot be read ({error})", "a text file", "save it as CSV in UTF-8") from error
     if not {"name", "x", "y"} <= set(columns):
@@ -159,12 +185,14 @@ def read_centres(source: Path, table: Path) -> list[Photograph]:
         except (TypeError, ValueError) as error:
             text = f"line {number}: x is {row['x']!r} and y is {row['y']!r}"
             errors.append(error if isinstance(error, InputError) else InputError(table, text, "two numbers", remedy))
-            centres.setdefault(path or table, (0, 0))
+            centres.setdefault(path or table, NOWHERE)
     missing = [path for path in images if path not in centres]
     errors += [InputError(table, f"has no row for {path.name}", "a row for each image", remedy) for path in missing]
+    photos = [Photograph(path.stem, path, "centre", centre=centres[path]) for path in images if path in centres]
     if errors:
+        errors += [error for photo in photos if photo.centre != NOWHERE for error in fault(photo)]
         raise ValueError("\nerror: ".join(map(str, errors)))
-    return [Photograph(path.stem, path, "centre", centre=centres[path]) for path in images]
+    return photos
 
 
 def read_folder(source: Path, expert: int, centres: Path | None) -> list[Photograph]:
@@ -199,7 +227,8 @@ def split(sets: Sequence[Sequence[Photograph]], tests: Sequence[Photograph], fol
         if not tests and "test" not in given.values():
             names = split_fold(free, fold, NUM_FOLDS)
         else:
-            validation = [] if "validation" in given.values() else free[VALIDATION_STEP - 1 :: VALIDATION_STEP]
+            validation = free[VALIDATION_STEP - 1 :: VALIDATION_STEP] or free[1:][-1:]
+            validation = [] if "validation" in given.values() else validation
             names = {"training": [name for name in free if name not in validation], "validation": validation}
         given |= {name: section for section, members in names.items() for name in members}
         for photo in photos:
@@ -219,10 +248,13 @@ def write(output: Path, sections: dict[str, list[Photograph]]) -> None:
         items = []
         for photo in tqdm(photos, desc=section, unit="image", disable=len(photos) <= LONG_LIST):
             image = read_picture(photo.image)
-            keep = photo.image.suffix.lower() in KEPT and image.mode in ("L", "RGB")
+            is_deep = image.mode.startswith("I;16")
+            keep = photo.image.suffix.lower() in KEPT and (is_deep or image.mode in ("L", "RGB"))
             item: dict[str, object] = {"image": f"images/{photo.name}{photo.image.suffix if keep else '.png'}"}
             if keep:
                 shutil.copyfile(photo.image, output / str(item["image"]))
+            elif is_deep:
+                Image.fromarray(np.asarray(image).astype(np.uint16)).save(output / str(item["image"]))
             else:
                 image.convert("RGB").save(output / str(item["image"]))
             centre = photo.centre
