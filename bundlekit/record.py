@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,14 @@ def _state(path: str) -> list[int]:
     """Size and time of the last change of a file or folder, which tell another one of the same name."""
     found = os.stat(path)
     return [found.st_size, found.st_mtime_ns]
+
+
+def _is_unchanged(line: Mapping[str, Any]) -> bool:
+    """Whether an image's files are those that a line is about."""
+    try:
+        return bool(line["state"] == [_state(path) for path in line["image"]])
+    except OSError:
+        return False
 
 
 def _name(image: Any) -> str:
@@ -77,6 +86,7 @@ class RunRecord:
         self.num_added = 0
         self.num_finished_before = 0
         self._notes: list[Any] = []
+        self._names: set[str] | None = None
 
     def share(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of a run's items, ``{"image": path or paths}``, that are left for this process.
@@ -84,6 +94,7 @@ class RunRecord:
         Processes that are connected share what is not finished; others, which cannot know when one of them begins,
         share all, and each leaves out what is finished of its own.
         """
+        self._names = {_name(item["image"]) for item in items if item.get("image")}
         number, count = number_and_count()
         step = slice(number, None, count)
         candidates = items if is_connected() else items[step]
@@ -106,9 +117,7 @@ class RunRecord:
             return False
         try:
             line = self._earlier.get(_name(image))
-            if line is None or line["state"] != [_state(path) for path in line["image"]]:
-                return False
-            return all((self.folder / name).exists() for name in line["outputs"])
+            return line is not None and _is_unchanged(line) and all(map(self._is_there, line["outputs"]))
         except (OSError, TypeError):  # told of where the image is read
             return False
 
@@ -126,6 +135,7 @@ class RunRecord:
         paths = json.loads(_name(image))
         line = {
             "run": self._key,
+            "at": time.time_ns(),
             "image": paths,
             "state": [_state(path) for path in paths],
             "outputs": [os.path.relpath(path, self.folder) for path in outputs],
@@ -140,9 +150,10 @@ class RunRecord:
         self.num_added += 1
 
     def rows(self) -> list[Any]:
-        """What was measured in all images so far, by all processes, in the order of the images' paths."""
-        lines = {json.dumps(line["image"]): line for line in self._lines()}
-        return [row for key in sorted(lines) for row in lines[key]["rows"]] + self._notes
+        """What was measured so far in all images of the run, by all processes, in the order of the images' paths."""
+        lines = self._latest()
+        names = sorted(lines if self._names is None else lines.keys() & self._names)
+        return [row for name in names if _is_unchanged(lines[name]) for row in lines[name]["rows"]] + self._notes
 
     def write_report(self, write: Callable[[list[Any]], Any]) -> None:
         """Let ``write`` write the rows that are there, and again where another process has added some meanwhile."""
@@ -172,7 +183,22 @@ class RunRecord:
 
     @cached_property
     def _earlier(self) -> dict[str, dict[str, Any]]:
-        return {json.dumps(line["image"]): line for line in self._lines()}
+        return self._latest()
+
+    def _latest(self) -> dict[str, dict[str, Any]]:
+        """By image, its last line, where that is of a run like this one and no later line has written its outputs."""
+        lines, writers = {}, {}
+        for line in sorted(self._lines(), key=lambda line: line.get("at", 0)):
+            lines[json.dumps(line["image"])] = line
+            writers.update(dict.fromkeys(line["outputs"], line))
+        return {
+            name: line
+            for name, line in lines.items()
+            if line["run"] == self._key and all(writers[output] is line for output in line["outputs"])
+        }
+
+    def _is_there(self, output: str) -> bool:
+        return (self.folder / output).exists()
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{_PREFIX}{number}{_ENDING}"
@@ -189,7 +215,7 @@ class RunRecord:
                 path.unlink(missing_ok=True)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        """Whole lines of runs like this one: the last line of a process that was killed may have been cut off."""
+        """All whole lines: the last line of a process that was killed may have been cut off."""
         for path in self._files():
             try:
                 lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -200,5 +226,5 @@ class RunRecord:
                     line = json.loads(text)
                 except ValueError:
                     continue
-                if isinstance(line, dict) and line.get("run") == self._key:
+                if isinstance(line, dict) and "run" in line:
                     yield line

@@ -188,3 +188,23 @@ def test_lines_are_json_of_what_was_done(folder):
     [line] = [json.loads(text) for text in (folder / "out/.finished-0.jsonl").read_text().split("\n") if text]
     assert line["image"] == [str(folder / "a.png")] and line["outputs"] == ["a_seg.png"]
     assert line["state"][0][0] == len("a.png")
+
+
+def test_a_later_run_of_other_settings_voids_what_it_wrote_over(folder):
+    segment(RunRecord(folder / "out", settings={"threshold": 0.5}), folder, "abc")
+    segment(RunRecord(folder / "out", settings={"threshold": 0.9}), folder, "a")
+    again = RunRecord(folder / "out", settings={"threshold": 0.5})
+    assert names(again.share(items(folder))) == "adef"
+
+
+def test_rows_are_of_the_images_as_they_are(folder, monkeypatch):
+    run_as(monkeypatch, 1, 2)
+    segment(RunRecord(folder / "out"), folder, "ab")
+    run_as(monkeypatch, 0, 1)
+    (folder / "a.png").write_bytes(b"another image")
+    (folder / "b.png").unlink()
+    record = RunRecord(folder / "out")
+    left = [item for item in items(folder) if Path(item["image"]).exists()]
+    assert names(record.share(left)) == "acdef" and record.rows() == []
+    segment(record, folder, "a")
+    assert [row["image"] for row in record.rows()] == ["a"]
