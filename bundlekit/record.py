@@ -45,8 +45,8 @@ class RunRecord:
 
     Each process writes a file of its own, ``.finished-<number>.jsonl``, and reads those of all, so that a run may be
     taken up again by more or fewer processes, here or on other machines with the same folder. An image counts as
-    finished where its file is unchanged, its outputs are still there, and weights and settings are the same. The files
-    go when a run has ended with nothing left out.
+    finished where its file is unchanged, its outputs are still there, as long as they were and written over by no later
+    run, and weights and settings are the same. The files go when a run has ended with nothing left out.
 
     Args:
         output_dir: folder of the outputs.
@@ -117,7 +117,7 @@ class RunRecord:
             return False
         try:
             line = self._earlier.get(_name(image))
-            return line is not None and _is_unchanged(line) and all(map(self._is_there, line["outputs"]))
+            return line is not None and _is_unchanged(line) and self._is_whole(line["outputs"])
         except (OSError, TypeError):  # told of where the image is read
             return False
 
@@ -138,7 +138,7 @@ class RunRecord:
             "at": time.time_ns(),
             "image": paths,
             "state": [_state(path) for path in paths],
-            "outputs": [os.path.relpath(path, self.folder) for path in outputs],
+            "outputs": {os.path.relpath(path, self.folder): os.path.getsize(path) for path in outputs},
             "rows": self._notes,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -197,8 +197,9 @@ class RunRecord:
             if line["run"] == self._key and all(writers[output] is line for output in line["outputs"])
         }
 
-    def _is_there(self, output: str) -> bool:
-        return (self.folder / output).exists()
+    def _is_whole(self, outputs: Mapping[str, int]) -> bool:
+        """Whether all are there, as long as they were: a copy or a full disk may have cut one short."""
+        return all((self.folder / name).stat().st_size == size for name, size in outputs.items())
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{_PREFIX}{number}{_ENDING}"

@@ -4,7 +4,8 @@
 
 Writes OUTPUT/BUNDLE_vVERSION.zip, the wheel, and SHA256SUMS. With --host the weights stay out of the zip: they go to
 OUTPUT/hosted/BUNDLE_vVERSION/, to be put under URL by hand, and large_files.yml in the zip says where they are and what
-their SHA-256 is, for `python -m monai.bundle download_large_files`. The same input gives the same zip.
+their SHA-256 is, for `python -m monai.bundle download_large_files`; the trial takes them from OUTPUT/hosted. The same
+input gives the same zip.
 
 Before it is packed, a bundle must have all that the zoo asks for; what is missing is told at once. In the trial each
 zip is unpacked outside of the repository, with an environment of its own: it finds the weights, checks the network
@@ -57,7 +58,11 @@ def read_distribution() -> tuple[str, str]:
 
 
 def read_metadata(bundle: Path) -> dict:
-    return json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
+    path = bundle / "configs/metadata.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise SystemExit(f"{path}: cannot be read ({error}); expected an object of JSON; correct it") from error
 
 
 def sha256(path: Path) -> str:
@@ -65,10 +70,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def faults(bundle: Path) -> Iterator[str]:
-    """What the zoo would send back."""
-    missing = [name for name in NEEDED if not (bundle / name).is_file()]
-    yield from (f"{bundle / name}: is missing; expected in every bundle" for name in missing)
+def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
+    """What the zoo would send back; weights that are hosted elsewhere may be of any size."""
+    missing = [name for name in NEEDED if not (bundle / name).is_file() or not (bundle / name).stat().st_size]
+    yield from (f"{bundle / name}: is missing or empty; expected in every bundle" for name in missing)
     if missing:
         return
     metadata, (name, version) = read_metadata(bundle), read_distribution()
@@ -78,8 +83,9 @@ def faults(bundle: Path) -> Iterator[str]:
     required = metadata.get("required_packages_version", {}).get(name)
     if required != version:
         yield f"{bundle.name}: required_packages_version has {name} {required}; expected {version}, as in setup.cfg"
+    hosted = [bundle / name for name in WEIGHTS if host is not None]
     for path in files_of(bundle):
-        if path.stat().st_size > LARGEST_MB * 10**6:
+        if path not in hosted and path.stat().st_size > LARGEST_MB * 10**6:
             yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected {LARGEST_MB} at most: pass --host"
     saved = torch.load(bundle / WEIGHTS[0], map_location="cpu", weights_only=True)
     scripted = torch.jit.load(bundle / WEIGHTS[1], map_location="cpu").state_dict()
@@ -162,7 +168,12 @@ def try_out(archive: Path, python: Path, acceptance: list[str]) -> None:
             packed.extractall(folder)
         (bundle,) = Path(folder).iterdir()
         run = (python, "-m", "monai.bundle")
-        if (bundle / "large_files.yml").exists():
+        listed = bundle / "large_files.yml"
+        if listed.exists():  # as if it were at its URL already
+            entries = yaml.safe_load(listed.read_text())["large_files"]
+            for entry in entries:
+                entry["url"] = (archive.parent / "hosted" / archive.stem / Path(entry["path"]).name).as_uri()
+            listed.write_text(yaml.safe_dump({"large_files": entries}))
             call(bundle, *run, "download_large_files", "--bundle_path", bundle)
         files = ("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json")
         call(bundle, *run, "verify_net_in_out", "network_def", *files)
@@ -190,7 +201,7 @@ def try_out(archive: Path, python: Path, acceptance: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = sorted(path.parent.parent.name for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+    known = sorted(path.parent.name for path in (ROOT / "bundles").glob("*/configs"))
     parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"of {', '.join(known)}; all by default")
     parser.add_argument("--output", type=Path, default=ROOT / "dist/zoo")
     parser.add_argument("--host", metavar="URL", help="where you put the folders of OUTPUT/hosted/")
@@ -200,7 +211,7 @@ def main() -> None:
     if unknown := set(args.bundles) - set(known):
         parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     bundles = [ROOT / "bundles" / name for name in args.bundles or known]
-    if wrong := [fault for bundle in bundles for fault in faults(bundle)]:
+    if wrong := [fault for bundle in bundles for fault in faults(bundle, args.host)]:
         raise SystemExit("\n".join(wrong))
     output = args.output.resolve()
     output.mkdir(parents=True, exist_ok=True)

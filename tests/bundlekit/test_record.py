@@ -186,7 +186,7 @@ def test_lines_are_json_of_what_was_done(folder):
     record = RunRecord(folder / "out")
     segment(record, folder, "a")
     [line] = [json.loads(text) for text in (folder / "out/.finished-0.jsonl").read_text().split("\n") if text]
-    assert line["image"] == [str(folder / "a.png")] and line["outputs"] == ["a_seg.png"]
+    assert line["image"] == [str(folder / "a.png")] and line["outputs"] == {"a_seg.png": len(b"mask")}
     assert line["state"][0][0] == len("a.png")
 
 
@@ -195,6 +195,12 @@ def test_a_later_run_of_other_settings_voids_what_it_wrote_over(folder):
     segment(RunRecord(folder / "out", settings={"threshold": 0.9}), folder, "a")
     again = RunRecord(folder / "out", settings={"threshold": 0.5})
     assert names(again.share(items(folder))) == "adef"
+
+
+def test_an_output_that_was_cut_short_is_made_again(folder):
+    segment(RunRecord(folder / "out"), folder, "abc")
+    (folder / "out/b_seg.png").write_bytes(b"")
+    assert names(RunRecord(folder / "out").share(items(folder))) == "bdef"
 
 
 def test_rows_are_of_the_images_as_they_are(folder, monkeypatch):

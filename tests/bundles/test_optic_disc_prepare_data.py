@@ -160,6 +160,15 @@ def test_across_sets(tmp_path, monkeypatch, capsys):
     assert all("drishti" in item["image"] for item in lists["test"])
 
 
+@pytest.mark.parametrize(("count", "validation"), [(1, 0), (2, 1), (7, 1), (16, 2)])
+def test_small_sets_validate_too(tmp_path, monkeypatch, capsys, count, validation):
+    simple(tmp_path / "few", count), drishti(tmp_path / "tests")
+    words = ("--source", tmp_path / "few", "--test_source", tmp_path / "tests", "--output", tmp_path / "data")
+    assert run(monkeypatch, capsys, *words) == (0, [])
+    counts = {name: len(items) for name, items in check(tmp_path / "data").items()}
+    assert counts.get("validation", 0) == validation and counts["training"] == count - validation
+
+
 def test_the_other_expert(tmp_path, monkeypatch, capsys):
     drions(tmp_path / "drions")
     areas = []

@@ -47,6 +47,13 @@ def test_the_largest_difference_is_a_share_of_the_largest_output():
     assert export.largest_difference(exported, network, [(1, 6, 4), (1, 8, 6)]) == pytest.approx(wanted)
 
 
+def test_what_is_no_number_is_no_small_difference():
+    def exported(image):
+        return image * (float("nan") if len(image) == 3 else 1)
+
+    assert not export.largest_difference(exported, lambda image: image, [(1, 6, 4), (1, 8, 6)]) <= export.TOLERANCE
+
+
 def test_a_bundle_that_does_not_exist_is_named():
     done = subprocess.run([sys.executable, str(PATH), "lungs"], capture_output=True, text=True)
     assert done.returncode == 2 and "there is no bundle lungs; expected some of brain_tumor" in done.stderr

@@ -45,7 +45,7 @@ def test_every_bundle_is_fit(bundle):
 
 def test_what_is_missing_is_told_at_once(bundle):
     (bundle / "LICENSE").unlink()
-    (bundle / "models/model.ts").unlink()
+    (bundle / "models/model.ts").write_bytes(b"")
     found = list(zoo.faults(bundle))
     assert [fault.split(": ")[0] for fault in found] == [f"{bundle}/LICENSE", f"{bundle}/models/model.ts"]
 
@@ -71,6 +71,19 @@ def test_a_large_file_is_named(bundle):
         file.truncate(26_000_000)
     (fault,) = zoo.faults(bundle)
     assert "docs/atlas.bin: has 26.0 MB; expected 25 at most: pass --host" in fault
+
+
+def test_hosted_weights_may_be_large(bundle, monkeypatch):
+    monkeypatch.setattr(zoo, "LARGEST_MB", 1)
+    assert ["pass --host" in fault for fault in zoo.faults(bundle)] == [True, True]
+    assert list(zoo.faults(bundle, "https://example.org")) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_metadata_that_cannot_be_read(bundle, text):
+    (bundle / "configs/metadata.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"configs/metadata.json: cannot be read \(.*\); expected an object of JSON"):
+        list(zoo.faults(bundle))
 
 
 def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
@@ -147,7 +160,7 @@ def test_a_zip_works_where_only_the_wheel_is_installed(tmp_path):
         "assert pathlib.Path(sys.argv[1], 'configs/inference.json').exists()\n"
         f"assert not pathlib.Path(sys.argv[1]).is_relative_to({str(ROOT)!r})\n"
     )
-    done = run(SMALL.name, "--output", tmp_path / "zoo", "--acceptance", probe)
+    done = run(SMALL.name, "--output", tmp_path / "zoo", "--host", "https://example.org/w", "--acceptance", probe)
     assert done.returncode == 0, done.stdout + done.stderr
     listed = dict(line.split("  ")[::-1] for line in (tmp_path / "zoo/SHA256SUMS").read_text().splitlines())
     assert len(listed) == 2

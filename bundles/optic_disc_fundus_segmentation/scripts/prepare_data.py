@@ -227,8 +227,8 @@ def split(sets: Sequence[Sequence[Photograph]], tests: Sequence[Photograph], fol
         if not tests and "test" not in given.values():
             names = split_fold(free, fold, NUM_FOLDS)
         else:
-            validation = free[VALIDATION_STEP - 1 :: VALIDATION_STEP] or free[1:][-1:]
-            validation = [] if "validation" in given.values() else validation
+            chosen = free[VALIDATION_STEP - 1 :: VALIDATION_STEP] or free[1:][-1:]  # a single one trains
+            validation = [] if "validation" in given.values() else chosen
             names = {"training": [name for name in free if name not in validation], "validation": validation}
         given |= {name: section for section, members in names.items() for name in members}
         for photo in photos:
