@@ -5,6 +5,7 @@ The numbers are the business of MONAI's ``TensorBoardStatsHandler`` and ``MLFlow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from .datalists import name_output
 from .overlays import as_shown, draw_overlay
 
-__all__ = ["MLFlowPictures", "TensorBoardPictures", "draw_item"]
+__all__ = ["MLFlowPictures", "TensorBoardPictures", "draw_item", "end_runs"]
 
 
 def _to_label_map(channels: MetaTensor, one_hot: bool) -> torch.Tensor:
@@ -131,3 +132,19 @@ class MLFlowPictures(MLFlowHandler):
             for name, page in _draw_batch(engine, self.pred_key, self.one_hot):
                 file = f"pictures/{name}/epoch_{engine.state.epoch:04d}.png"
                 self.client.log_image(run.info.run_id, page, artifact_file=file)
+
+
+def end_runs(handlers: Sequence[Any]) -> None:
+    """End the MLflow runs of an evaluation, so that no later training joins them.
+
+    MONAI does so for a training and an inference; the handler that it gives to a validator leaves that to the trainer.
+
+    Args:
+        handlers: of the evaluator; others than MLflow's are left alone.
+
+    Example:
+        >>> end_runs([])
+    """
+    for handler in handlers:
+        if isinstance(handler, MLFlowHandler):
+            handler.close()

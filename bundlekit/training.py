@@ -169,15 +169,24 @@ class TrainingState:
             self.evaluator.add_event_handler(Events.COMPLETED, self._validation_done)
 
     def _start(self, engine: SupervisedTrainer) -> None:
-        scaler = getattr(engine, "scaler", None)
-        if scaler is not None:
-            self.objects["scaler"] = scaler
+        self._include_scaler(engine)
         for leftover in self.state_path.parent.glob(f".{self.state_path.name}.*"):
             leftover.unlink()  # a write that a kill interrupted
         if self.resume:
-            self._restore(engine)
+            self.restore(engine)
 
-    def _restore(self, engine: SupervisedTrainer) -> None:
+    def _include_scaler(self, engine: SupervisedTrainer) -> None:
+        scaler = getattr(engine, "scaler", None)  # a trainer makes it after it has attached its handlers
+        if scaler is not None:
+            self.objects["scaler"] = scaler
+
+    def restore(self, engine: SupervisedTrainer) -> None:
+        """Put network, objects, history and the engine's counters back to what ``state_path`` holds.
+
+        Raises:
+            SystemExit: when it is missing, does not fit or had other settings.
+        """
+        self._include_scaler(engine)
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             other = {name: was for name, was in state["settings"].items() if self.settings.get(name) != was}
@@ -216,7 +225,8 @@ class TrainingState:
             total = torch.tensor(loss, device=next(self.network.parameters()).device)
             dist.all_reduce(total)
             loss = total.item() / dist.get_world_size()
-        logger.info("epoch %d of %s: loss %.4f", epoch, engine.state.max_epochs, loss)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            logger.info("epoch %d of %s: loss %.4f", epoch, engine.state.max_epochs, loss)
         self.history["loss"].append([epoch, loss])
         self.history["lr"].append([epoch, self._lr])
         for kind, values in (("terms", engine.state.metrics), ("metrics", self._scores)):

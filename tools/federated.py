@@ -8,8 +8,8 @@ MONAI's `monai.fl.client.MonaiAlgo` on the bundle's `configs/train.json`, as NVI
 plays all of them in turn. A client's folder is what `--dataset_dir` of the bundle takes.
 
 OUTPUT/model.pt holds the global weights, OUTPUT/rounds.json the losses of the clients and the scores of the global
-weights on their validation images, OUTPUT/<client>/ what a client keeps for itself. Started again after a kill it goes
-on with the round that was under way; the clients' optimisers then begin anew.
+weights on their validation images, OUTPUT/<client>/ what a client keeps for itself. Started again after a kill, the
+same command goes on with the round that was under way, as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from bundlekit.training import write_atomically
+from bundlekit.training import TrainingState, write_atomically
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 Weights = Mapping[str, torch.Tensor]
@@ -74,15 +74,19 @@ class Client:
         parser = workflow.parser
         parser.get_parsed_content("run::0", eval_expr=True)  # the checks before a run
         self.num_images = len(parser.get_parsed_content("train::dataset"))
-        self.lr_scheduler = parser.get_parsed_content("lr_scheduler")
+        handlers = parser.get_parsed_content("train::handlers")
+        self.keeper = next(handler for handler in handlers if isinstance(handler, TrainingState))
 
-    def skip(self, num_epochs: int) -> None:
-        """Take up the schedule after some epochs."""
-        trainer: Any = self.algorithm.trainer
-        for _ in range(num_epochs):
-            self.lr_scheduler.step()
-        trainer.state.epoch = num_epochs
-        trainer.state.iteration = num_epochs * len(trainer.data_loader)
+    def own_state(self) -> dict[str, Any]:
+        """What it keeps from one round to the next: optimiser, schedule, history; not the weights, which are global."""
+        state = torch.load(self.keeper.state_path, map_location="cpu", weights_only=True)
+        return {name: value for name, value in state.items() if name != "network"}
+
+    def take_up(self, own_state: dict[str, Any], weights: Weights) -> None:
+        """Go back to the end of a round, whatever a round that was broken off has left."""
+        state = {**own_state, "network": dict(weights)}
+        write_atomically(self.keeper.state_path, lambda name: torch.save(state, name))
+        self.keeper.restore(self.algorithm.trainer)
 
     def train(self, weights: Weights) -> tuple[Weights, float]:
         """The client's weights after a round that began with the global ones, and its mean loss."""
@@ -104,20 +108,57 @@ def save(output: Path, state: dict[str, Any]) -> None:
     write_atomically(output / "rounds.json", lambda name: Path(name).write_text(text))
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What makes two runs the same."""
+    values = {**vars(args), "bundle": args.bundle.name, "clients": list(map(str, args.clients))}
+    values["initial"] = None if args.initial is None else str(args.initial)
+    del values["output"]
+    return values
+
+
+def begun(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The state that a run of the same command has left.
+
+    Raises:
+        SystemExit: when it was another's.
+    """
+    path = args.output / "state.pt"
+    if not path.exists():
+        return None
+    remedy = "pass another --output"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        was = state["settings"]
+    except Exception as error:
+        found = f"expected the state of this program, found other content ({str(error).splitlines()[0]})"
+        raise SystemExit(f"error: {path}: {found}; {remedy}") from None
+    now = settings_of(args)
+    other = [f"--{name} {was.get(name)}, not {value}" for name, value in now.items() if was.get(name) != value]
+    if other:
+        raise SystemExit(f"error: {path}: was begun with {'; '.join(other)}; pass the same as then, or {remedy[5:]}")
+    return state
+
+
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All rounds; returns what rounds.json holds."""
     args.output.mkdir(parents=True, exist_ok=True)
+    state = begun(args)
+    if state is not None and len(state["rounds"]) == args.rounds:
+        save(args.output, state)
+        print(f"all {args.rounds} rounds are done: {args.output / 'model.pt'}")
+        return state["rounds"]
     names = [f"client{i}" for i in range(1, len(args.clients) + 1)]
     clients = [Client(args, *site, i) for i, site in enumerate(zip(names, args.clients, strict=True))]
-    if (args.output / "state.pt").exists():
-        state = torch.load(args.output / "state.pt", map_location="cpu", weights_only=True)
-        for client in clients:
-            client.skip(len(state["rounds"]) * args.local_epochs)
-    elif args.initial:
-        state = {"rounds": [], "weights": torch.load(args.initial, map_location="cpu", weights_only=True)}
+    if state is not None:
+        for client, own in zip(clients, state["clients"], strict=True):
+            client.take_up(own, state["weights"])
     else:
-        weights = clients[0].algorithm.get_weights().weights
-        state = {"rounds": [], "weights": {name: value.clone() for name, value in weights.items()}}
+        if args.initial:
+            weights = torch.load(args.initial, map_location="cpu", weights_only=True)
+        else:
+            first = clients[0].algorithm.get_weights().weights
+            weights = {name: value.clone() for name, value in first.items()}
+        state = {"settings": settings_of(args), "rounds": [], "weights": weights}
     for number in range(len(state["rounds"]) + 1, args.rounds + 1):
         trained, losses = zip(*(client.train(state["weights"]) for client in clients), strict=True)
         state["weights"] = average(trained, [client.num_images for client in clients])
@@ -127,6 +168,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             for client, loss, scored in zip(clients, losses, scores, strict=True)
         ]
         state["rounds"].append({"round": number, "clients": own})
+        state["clients"] = [client.own_state() for client in clients]
         save(args.output, state)
         summary = "; ".join(f"{client['name']} {client['loss']:.4f}" for client in own)
         print(f"round {number} of {args.rounds}: loss {summary}", flush=True)
@@ -160,6 +202,7 @@ def main() -> None:
     args.bundle = (BUNDLES / args.bundle).resolve()
     args.clients = [path.resolve() for path in args.clients]
     args.output, args.set = args.output.resolve(), dict(args.set)
+    args.initial = args.initial.resolve() if args.initial else None
     for site in args.clients:
         if not (site / "dataset.json").is_file():
             raise SystemExit(f"error: {site}: has no dataset.json; expected the data of a client; correct --clients")

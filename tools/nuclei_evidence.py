@@ -67,6 +67,8 @@ def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argpar
     overlays = VARIANTS.get(variant, [])
     common = {"dataset_dir": data, "amp": args.amp}
     settings = {**common, "seed": seed, "max_epochs": args.max_epochs, "val_interval": args.val_interval}
+    if args.num_workers is not None:
+        settings["num_workers"] = args.num_workers
     if variant == BOTH_LISTS:
         # the last epoch's weights are kept: a validation on images of the training cannot choose
         settings |= {"dataset_dir": with_both_lists(data, run / "data"), "val_interval": args.max_epochs}
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument(
         "--amp", choices=("true", "false"), default="false", help="bfloat16, on processors that have it"
     )
+    parser.add_argument("--num_workers", type=int, help="processes that load images; default: the bundle's")
     parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
     args = parser.parse_args()
     output, source = args.output.resolve(), args.source.resolve()

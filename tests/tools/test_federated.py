@@ -26,14 +26,14 @@ SMALL = {
 NUM_IMAGES = (2, 3)
 
 
-def start(bundle: str, folder: Path, *words: str, rounds: int = 2) -> list[dict[str, Any]]:
+def start(bundle: str, folder: Path, *words: str, rounds: int = 2, out: str = "out") -> list[dict[str, Any]]:
     sites = [str(folder / f"site{i}") for i in (1, 2)]
     settings = ["--overlays", "fit_demo", "--set", "device=cpu", *SMALL[bundle][1]]
-    command = [bundle, "--clients", *sites, "--output", str(folder / "out"), "--rounds", str(rounds), *settings, *words]
+    command = [bundle, "--clients", *sites, "--output", str(folder / out), "--rounds", str(rounds), *settings, *words]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["federated.py", *command])
         federated.main()
-    return json.loads((folder / "out/rounds.json").read_text())
+    return json.loads((folder / out / "rounds.json").read_text())
 
 
 def make_sites(bundle: str, folder: Path) -> None:
@@ -93,7 +93,7 @@ def test_two_clients_average_two_rounds(bundle, tmp_path, monkeypatch):
     assert len(list(out.glob("*_seg.*"))) == 1
 
 
-def test_schedule_spans_all_rounds_and_goes_on_after_a_kill(tmp_path, monkeypatch):
+def test_schedule_spans_all_rounds_and_goes_on_after_a_kill(tmp_path, monkeypatch, capsys):
     bundle = "nuclei_microscopy_segmentation"
     make_sites(bundle, tmp_path)
     score, calls = federated.Client.score, []
@@ -109,17 +109,45 @@ def test_schedule_spans_all_rounds_and_goes_on_after_a_kill(tmp_path, monkeypatc
         start(bundle, tmp_path, rounds=3)
     after_one = load(tmp_path / "out/model.pt")
     monkeypatch.setattr(federated.Client, "score", score)
-    state = torch.load(tmp_path / "out/state.pt", weights_only=True)
+    state = load(tmp_path / "out/state.pt")
     assert len(state["rounds"]) == 1 and all(torch.equal(state["weights"][name], after_one[name]) for name in after_one)
-    assert [entry["round"] for entry in start(bundle, tmp_path, rounds=3)] == [1, 2, 3]
+    resumed = start(bundle, tmp_path, rounds=3)
+    assert [entry["round"] for entry in resumed] == [1, 2, 3]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("round 3 of 3: loss client1 ")
 
+    assert resumed == start(bundle, tmp_path, rounds=3, out="unbroken")
+    for path in ("model.pt", "client1/model.pt", "client2/model.pt"):
+        ours, wanted = load(tmp_path / "out" / path), load(tmp_path / "unbroken" / path)
+        assert all(torch.equal(value, wanted[name]) for name, value in ours.items()), path
+    history = json.loads((tmp_path / "out/client1/history.json").read_text())
+    assert history == json.loads((tmp_path / "unbroken/client1/history.json").read_text())
     rate = ConfigParser.load_config_files(
         [ROOT / f"bundles/{bundle}/configs/{name}.json" for name in ("train", "fit_demo")]
-    )
-    history = json.loads((tmp_path / "out/client1/history.json").read_text())
+    )["learning_rate"]
     rates = [value for _, value in history["lr"]]
-    wanted = [rate["learning_rate"] * share for share in (0.75, 0.25)]  # of a cosine over three epochs
-    assert rates == pytest.approx(wanted, rel=1e-6)
+    assert rates == pytest.approx([rate * share for share in (1, 0.75, 0.25)], rel=1e-6)  # a cosine of three epochs
+
+    (tmp_path / "out/model.pt").unlink()
+    capsys.readouterr()
+    assert start(bundle, tmp_path, rounds=3) == resumed
+    assert capsys.readouterr().out == f"all 3 rounds are done: {tmp_path / 'out/model.pt'}\n"
+    assert (tmp_path / "out/model.pt").is_file()
+    for words, rounds, told in (
+        (["--local_epochs", "2"], 3, "--local_epochs 1, not 2"),
+        (["--seed", "1"], 3, "--seed 0, not 1"),
+        ([], 4, "--rounds 3, not 4"),
+    ):
+        with pytest.raises(SystemExit, match=rf"^error: .*state.pt: was begun with {told}; pass the same as then, or "):
+            start(bundle, tmp_path, *words, rounds=rounds)
+
+
+def test_a_state_of_another_program_is_named(tmp_path):
+    bundle = "nuclei_microscopy_segmentation"
+    make_sites(bundle, tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/state.pt").write_bytes(b"other")
+    with pytest.raises(SystemExit, match=r"expected the state of this program, found other content .*; pass another"):
+        start(bundle, tmp_path)
 
 
 def test_a_folder_without_data_is_named(tmp_path, capsys):

@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_numpy
-from scipy.ndimage import zoom
+from scipy.ndimage import affine_transform
 
 __all__ = ["RandBackground", "RandBackgroundd"]
 
@@ -75,9 +75,13 @@ class RandBackground(RandomizableTransform):
         scale = self._drawn_evenly_by_logarithm(self.scale)
         # one node more on each side, so that the spline has neighbours at the border
         nodes = [int(np.ceil(side / scale)) + 3 for side in data]
-        field = zoom(self.R.standard_normal(nodes).astype(np.float32), scale, order=3, mode="nearest")
-        starts = [self.R.randint(0, max(have - side, 0) + 1) for have, side in zip(field.shape, data, strict=True)]
-        field = field[tuple(slice(start, start + side) for start, side in zip(starts, data, strict=True))]
+        values = self.R.standard_normal(nodes).astype(np.float32)
+        sides = [round(number * scale) for number in nodes]
+        starts = [self.R.randint(0, max(have - side, 0) + 1) for have, side in zip(sides, data, strict=True)]
+        # of the whole field, from the first node to the last, only what the image shows
+        steps = [(number - 1) / (have - 1) for number, have in zip(nodes, sides, strict=True)]
+        offset = [start * step for start, step in zip(starts, steps, strict=True)]
+        field = affine_transform(values, steps, offset, output_shape=tuple(data), order=3, mode="nearest")
         z = (field - self.R.uniform(self.threshold[0], self.threshold[1])) / self._drawn_evenly_by_logarithm(self.edge)
         region = 0.5 * (1 + np.tanh(0.5 * z))  # the logistic curve, without overflow
         self._added = np.float32(self.R.uniform(self.strength[0], self.strength[1])) * region.astype(np.float32)
