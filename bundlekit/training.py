@@ -251,7 +251,8 @@ class TrainingState:
             return
         weights = self.network.state_dict()
         if is_best:
-            write_atomically(self.ckpt_path, lambda name: torch.save(weights, name))
+            best = {name: value.cpu() for name, value in weights.items()}  # to be read without a GPU, too
+            write_atomically(self.ckpt_path, lambda name: torch.save(best, name))
         state = {
             "network": weights,
             "objects": {name: value.state_dict() for name, value in self.objects.items()},

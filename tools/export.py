@@ -5,12 +5,14 @@
 Writes models/model.ts by MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx, whose
 batch and sizes are free; to DIR/BUNDLE_model.* with --output. A network whose number of operations depends on the image
 has no ONNX: there configs/net_fixed_step.json is laid over inference.json. Each file is then run on two sizes, with a
-batch of 1 and of 3 each. Exit code 1 where an output is off by more than TOLERANCE of the largest one.
+batch of 1 and of 3 each. Where an output is off by more than TOLERANCE of the largest one, the exit code is 1 and the
+file of before stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -94,25 +96,31 @@ def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
 
 
 def export(bundle: Path, output: Path | None, formats: Sequence[str]) -> list[dict[str, Any]]:
-    """The files of a bundle, each with how far it is off."""
-    stem = str(bundle / "models/model") if output is None else str(output / f"{bundle.name}_model")
+    """The files of a bundle, each with how far it is off; those that are right are put in their places."""
     ckpt = bundle / "models/model.pt"
     plain = read(bundle)
     network, shapes = load_network(plain, ckpt), sizes(plain)
+    target, prefix = (bundle / "models", "") if output is None else (output, f"{bundle.name}_")
     rows: list[dict[str, Any]] = []
-    if "ts" in formats:
-        script = Path(f"{stem}.ts")
-        export_script(bundle, ckpt, script)
-        off = largest_difference(torch.jit.load(script).eval(), network, shapes)
-        rows.append({"file": script, "overlay": "", "off": off})
-    if "onnx" in formats:
-        onnx = Path(f"{stem}.onnx")
-        fixed = (bundle / f"configs/{FIXED}.json").exists()
-        if fixed:
-            network = load_network(read(bundle, (FIXED,)), ckpt)
-        export_onnx(network, torch.rand(2, *shapes[0]), onnx)
-        off = largest_difference(open_onnx(onnx), network, shapes)
-        rows.append({"file": onnx, "overlay": FIXED if fixed else "", "off": off})
+    with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as folder:
+        if "ts" in formats:
+            script = Path(folder, "model.ts")
+            export_script(bundle, ckpt, script)
+            off = largest_difference(torch.jit.load(script).eval(), network, shapes)
+            rows.append({"file": script, "overlay": "", "off": off})
+        if "onnx" in formats:
+            onnx = Path(folder, "model.onnx")
+            fixed = (bundle / f"configs/{FIXED}.json").exists()
+            if fixed:
+                network = load_network(read(bundle, (FIXED,)), ckpt)
+            export_onnx(network, torch.rand(2, *shapes[0]), onnx)
+            off = largest_difference(open_onnx(onnx), network, shapes)
+            rows.append({"file": onnx, "overlay": FIXED if fixed else "", "off": off})
+        for row in rows:
+            written, row["file"] = row["file"], target / (prefix + row["file"].name)
+            row["mib"] = written.stat().st_size / 2**20
+            if row["off"] <= TOLERANCE:
+                written.replace(row["file"])
     return [{**row, "bundle": bundle.name, "sizes": shapes} for row in rows]
 
 
@@ -123,9 +131,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         shown = ", ".join(" x ".join(map(str, size)) for size in row["sizes"])
-        mib = row["file"].stat().st_size / 2**20
         kind = row["file"].suffix[1:]
-        lines.append(f"| {row['bundle']} | {kind} | {row['overlay']} | {mib:.1f} | {shown} | {row['off']:.1e} |")
+        lines.append(f"| {row['bundle']} | {kind} | {row['overlay']} | {row['mib']:.1f} | {shown} | {row['off']:.1e} |")
     return "\n".join(lines)
 
 
@@ -148,7 +155,11 @@ def main() -> None:
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     print(f"\n{table(rows)}\n\nDifferences are shares of the largest output; {TOLERANCE:g} is allowed.")
-    wrong = [f"{row['file']}: differs by {row['off']:.1e}" for row in rows if not row["off"] <= TOLERANCE]
+    wrong = [
+        f"error: {row['file']}: not written; the export differs by {row['off']:.1e}, expected {TOLERANCE:g} at most"
+        for row in rows
+        if not row["off"] <= TOLERANCE
+    ]
     if wrong:
         raise SystemExit("\n".join(wrong))
 

@@ -2,10 +2,10 @@
 
     python tools/zoo.py [BUNDLE ...] [--output dist/zoo] [--host URL] [--acceptance PROGRAM ...] [--no_trial]
 
-Writes OUTPUT/BUNDLE_vVERSION.zip, the wheel, and SHA256SUMS. With --host the weights stay out of the zip: they go to
-OUTPUT/hosted/BUNDLE_vVERSION/, to be put under URL by hand, and large_files.yml in the zip says where they are and what
-their SHA-256 is, for `python -m monai.bundle download_large_files`; the trial takes them from OUTPUT/hosted. The same
-input gives the same zip.
+Writes OUTPUT/BUNDLE_vVERSION.zip and the wheel and, once the trials have passed, SHA256SUMS of all zips and wheels in
+OUTPUT. With --host the weights stay out of the zip: they go to OUTPUT/hosted/BUNDLE_vVERSION/, to be put under URL by
+hand, and large_files.yml in the zip says where they are and what their SHA-256 is, for `python -m monai.bundle
+download_large_files`; the trial takes them from OUTPUT/hosted. The same input gives the same zip and wheel.
 
 Before it is packed, a bundle must have all that the zoo asks for; what is missing is told at once. In the trial each
 zip is unpacked outside of the repository, with an environment of its own: it finds the weights, checks the network
@@ -36,7 +36,7 @@ import yaml
 from bundlekit.training import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = ("models/model.pt", "models/model.ts")
+WEIGHTS = ("models/model.pt", "models/model.ts")  # that every bundle has
 NEEDED = (
     "LICENSE",
     "docs/README.md",
@@ -48,6 +48,7 @@ NEEDED = (
 PACKED = ("LICENSE", "configs", "docs", "models", "scripts")
 LARGEST_MB = 25
 BIRTH = (1980, 1, 1, 0, 0, 0)  # of all files in a zip, so that it depends on their content alone
+BIRTH_S = "315532800"  # the same, since 1970
 
 
 def read_distribution() -> tuple[str, str]:
@@ -83,7 +84,7 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
     required = metadata.get("required_packages_version", {}).get(name)
     if required != version:
         yield f"{bundle.name}: required_packages_version has {name} {required}; expected {version}, as in setup.cfg"
-    hosted = [bundle / name for name in WEIGHTS if host is not None]
+    hosted = [bundle / name for name in weights_of(bundle) if host is not None]
     for path in files_of(bundle):
         if path not in hosted and path.stat().st_size > LARGEST_MB * 10**6:
             yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected {LARGEST_MB} at most: pass --host"
@@ -100,11 +101,16 @@ def files_of(bundle: Path) -> list[Path]:
     return sorted(path for path in found if "__pycache__" not in path.parts and path.suffix != ".onnx")
 
 
+def weights_of(bundle: Path) -> list[str]:
+    """Those of the network and any other, as of an encoder."""
+    return [f"models/{path.name}" for path in files_of(bundle) if path.parent.name == "models"]
+
+
 def large_files(bundle: Path, url: str) -> str:
     """The text of large_files.yml."""
     entries = [
         {"path": name, "url": f"{url}/{Path(name).name}", "hash_val": sha256(bundle / name), "hash_type": "sha256"}
-        for name in WEIGHTS
+        for name in weights_of(bundle)
     ]
     return yaml.safe_dump({"large_files": entries}, sort_keys=False)
 
@@ -116,7 +122,7 @@ def pack(bundle: Path, output: Path, host: str | None) -> Path:
     if host is not None:
         hosted = output / "hosted" / stem
         hosted.mkdir(parents=True, exist_ok=True)
-        for name in WEIGHTS:
+        for name in weights_of(bundle):
             (hosted / Path(name).name).write_bytes(content.pop(name))
         content["large_files.yml"] = large_files(bundle, f"{host.rstrip('/')}/{stem}").encode()
 
@@ -132,11 +138,12 @@ def pack(bundle: Path, output: Path, host: str | None) -> Path:
     return path
 
 
-def call(folder: Path, *words: object) -> None:
+def call(folder: Path, *words: object, **more: str) -> None:
     """Run a command in a folder that is not the repository's, without its packages in sight; stop if it fails."""
     command = list(map(str, words))
     print(f"$ {' '.join(command)}", flush=True)
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment = {**kept, **more}
     done = subprocess.run(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -148,7 +155,8 @@ def build_wheel(output: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source")  # building leaves folders behind
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "bundles", "runs", "dist", "tests", "build"))
-        call(source, sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
+        words = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
+        call(source, sys.executable, *words, SOURCE_DATE_EPOCH=BIRTH_S)
         (wheel,) = Path(folder).glob("*.whl")
         return Path(shutil.copy(wheel, output))
 
@@ -217,14 +225,15 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     archives = [pack(bundle, output, args.host) for bundle in bundles]
     wheel = build_wheel(output)
-    sums = "".join(f"{sha256(path)}  {path.name}\n" for path in [*archives, wheel])
-    write_atomically(output / "SHA256SUMS", lambda name: Path(name).write_text(sums))
     if not args.no_trial:
         acceptance = [str(Path(word).resolve()) if Path(word).exists() else word for word in args.acceptance]
         with tempfile.TemporaryDirectory() as folder:
             python = make_environment(Path(folder), wheel)
             for archive in archives:
                 try_out(archive, python, acceptance)
+    packed = sorted([*output.glob("*.zip"), *output.glob("*.whl")])
+    sums = "".join(f"{sha256(path)}  {path.name}\n" for path in packed)
+    write_atomically(output / "SHA256SUMS", lambda name: Path(name).write_text(sums))
     print(sums, end="")
 
 

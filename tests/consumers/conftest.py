@@ -35,6 +35,17 @@ class Phantom(NamedTuple):
     label: Path
 
 
+def place_obliquely(path: Path) -> None:
+    """Give a NIfTI voxels that are no cubes, axes that are turned and mirrored, and another origin."""
+    volume = nibabel.load(path)
+    angle = np.deg2rad(10)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    placed = np.eye(4)
+    placed[:3, :3] = turn @ np.diag([-1, 1.1, 0.9])
+    placed[:3, 3] = 12, -7, 5
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(volume.dataobj), placed @ volume.affine), path)
+
+
 def make_images(bundle: Path, folder: Path, **counts: int) -> list[Phantom]:
     """Phantoms of a bundle's kind; the modalities of a volume are put into one 4-D file as well."""
     size = SIZES.get(bundle.name) or SIZES[KINDS[bundle.name].ending]
@@ -43,6 +54,9 @@ def make_images(bundle: Path, folder: Path, **counts: int) -> list[Phantom]:
     made = []
     for item in [item for name in counts for item in lists[name]]:
         files = [folder / path for path in ensure_tuple(item["image"])]
+        if KINDS[bundle.name].ending == ".nii.gz":
+            for path in (*files, folder / item["label"]):
+                place_obliquely(path)
         single, label = files[0], folder / item["label"]
         if len(files) > 1:
             volumes = [nibabel.load(path) for path in files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,8 @@ def compare(consumers: SimpleNamespace, bundle: Path, kind: str, folder: Path) -
     python = consumers.require("deploy")
     [phantom] = consumers.make_images(bundle, folder / "data", test=1)
     wanted = consumers.segment(python, bundle, phantom.files[0], folder / "out")
-    model = {"HOLOSCAN_MODEL_PATH": str(bundle / "models/model.ts")}
+    alone = shutil.copy(bundle / "models/model.ts", folder / "model.ts")
+    model = {"HOLOSCAN_MODEL_PATH": str(alone)}
     consumers.call(python, APP, folder / "found.npz", kind, *phantom.files, cwd=folder, **model)
     with np.load(folder / "found.npz") as found:
         turned = found["labels"].T  # the operator puts the axes of a volume in DICOM's order; a picture has MONAI's

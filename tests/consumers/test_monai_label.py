@@ -93,6 +93,10 @@ def relative_change(before: dict[str, torch.Tensor], after: dict[str, torch.Tens
     return float((new - old).norm() / old.norm())
 
 
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
 def test_trains_for_an_epoch_and_segments_with_the_new_weights(bundle, consumers, tmp_path):
     with consumers.serve(tmp_path, [bundle]) as server:
         *cases, test = consumers.make_images(bundle, tmp_path / "data", training=3, validation=1, test=1)
@@ -110,6 +114,9 @@ def test_trains_for_an_epoch_and_segments_with_the_new_weights(bundle, consumers
         after = consumers.load(server.infer(bundle.name, "test", ending(bundle), tmp_path / "after"))
         consumers.assert_same(values(after), consumers.segment(server.python, trained, test.files[0], tmp_path / "out"))
         assert (before != after[0]).any(), "the label map is that of the old weights"
+        truth, _ = consumers.load(test.label)
+        dices = [dice(values((found, None))[0] > 0, truth > 0) for found in (before, after[0])]
+        assert dices[1] > 0.5 and dices[1] > dices[0] - 0.2, dices
 
 
 def test_weights_in_another_layout_are_found_out(consumers, tmp_path):

@@ -60,7 +60,7 @@ def test_a_bundle_that_does_not_exist_is_named():
 
 
 @pytest.mark.slow
-def test_both_files_are_the_shipped_network(tmp_path):
+def test_both_files_are_the_shipped_network(tmp_path, monkeypatch):
     bundle = ROOT / "bundles/lung_ct_segmentation"
     rows = export.export(bundle, tmp_path, export.FORMATS)
     assert [row["file"].name for row in rows] == [f"{bundle.name}_model.ts", f"{bundle.name}_model.onnx"]
@@ -74,3 +74,10 @@ def test_both_files_are_the_shipped_network(tmp_path):
     assert export.largest_difference(export.open_onnx(rows[1]["file"]), other, rows[1]["sizes"]) > export.TOLERANCE
     shutil.copy(rows[1]["file"], tmp_path / "alone.onnx")  # all of it is in this one file
     assert export.open_onnx(tmp_path / "alone.onnx")(torch.rand(2, 1, 16, 16)).shape == (2, 1, 16, 16)
+
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # nothing is right now
+    script = tmp_path / f"{bundle.name}_model.ts"
+    before = script.read_bytes()
+    (row,) = export.export(bundle, tmp_path, ["ts"])
+    assert row["file"] == script and row["mib"] > 1
+    assert script.read_bytes() == before and not list(tmp_path.glob(".export-*"))

@@ -17,6 +17,7 @@ from threading import Thread
 
 import pytest
 import torch
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "tools/zoo.py"
@@ -103,6 +104,18 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
     assert not [name for name in names if "data/" in name or name.endswith(".onnx")]
 
 
+def test_an_encoder_is_hosted_with_the_networks(tmp_path):
+    bundle = ROOT / "bundles/optic_disc_fundus_segmentation"
+    archive = zoo.pack(bundle, tmp_path, "https://example.org")
+    names = ["localizer.pt", "model.pt", "model.ts"]
+    assert sorted(path.name for path in (tmp_path / "hosted" / archive.stem).iterdir()) == names
+    with zipfile.ZipFile(archive) as packed:
+        assert not [name for name in packed.namelist() if "/models/" in name]
+        listed = yaml.safe_load(packed.read(f"{bundle.name}/large_files.yml"))["large_files"]
+    assert [entry["path"] for entry in listed] == [f"models/{name}" for name in names]
+    assert all(entry["hash_val"] == zoo.sha256(bundle / entry["path"]) for entry in listed)
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
@@ -166,6 +179,10 @@ def test_a_zip_works_where_only_the_wheel_is_installed(tmp_path):
     assert len(listed) == 2
     for name, value in listed.items():
         assert hashlib.sha256((tmp_path / "zoo" / name).read_bytes()).hexdigest() == value
+    done = run("membrane_em_segmentation", "--output", tmp_path / "zoo", "--no_trial")
+    assert done.returncode == 0, done.stdout + done.stderr
+    both = dict(line.split("  ")[::-1] for line in (tmp_path / "zoo/SHA256SUMS").read_text().splitlines())
+    assert listed.items() < both.items() and len(both) == 3  # the wheel, built anew, is the same
     probe.write_text("raise SystemExit('not accepted')\n")
     done = run(SMALL.name, "--output", tmp_path / "zoo", "--acceptance", probe)
     assert done.returncode != 0 and "not accepted" in done.stderr
