@@ -233,7 +233,7 @@ def test_training_items_are_masks_of_light_nuclei(data):
     for _ in range(12):
         item = dataset[0]
         image, label = item["image"], item["label"]
-        assert image.shape == (3, 128, 128) and label.shape == (1, 128, 128)
+        assert image.shape == (3, 256, 256) and label.shape == (1, 256, 256)
         assert set(np.unique(label)) <= {0.0, 1.0} and image.dtype == torch.float32
         lighter.append(bool(image[:, label[0] > 0].mean() > image[:, label[0] == 0].mean()))
     assert sum(lighter) >= 9  # one in ten is inverted

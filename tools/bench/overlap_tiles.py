@@ -52,7 +52,7 @@ def contenders() -> dict[str, Callable[[], Inferer]]:
         "sliding window of 256 px, overlap 0.25": window(0.25),
         "overlap tiles of 128 px in 256 (the report's)": tiles(128, 64),
         "overlap tiles of 256 px in 384": tiles(256, 64),
-        "overlap tiles of 512 px in 640 (the bundle's)": tiles(512, 64),
+        "overlap tiles of 512 px in 768 (the bundle's)": tiles(512, 128),
     }
 
 
@@ -114,7 +114,7 @@ def compare(args: argparse.Namespace) -> None:
     network, image = load_network(args.weights), load_image(args.image, args.size)
     calls = {name: make() for name, make in contenders().items()}
     inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in image.shape[2:]))
-    wanted = OverlapTileInferer(512, 128, divisor=32)(image, network)[inner] > 0
+    wanted = OverlapTileInferer(512, 256, divisor=32)(image, network)[inner] > 0
     rates: dict[str, list[float]] = {name: [] for name in calls}
     equal = {}
     for turn in range(args.repeats + 1):
@@ -139,8 +139,8 @@ def compare(args: argparse.Namespace) -> None:
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"| {name} | {spread} | {100 * equal[name]:.3f} % | {float(memory):.0f} |", flush=True)
     half = torch.roll(image, (-256, -256), (2, 3))[..., : image.shape[2] - 256, : image.shape[3] - 256]
-    shifted = OverlapTileInferer(512, 64, divisor=32)(half, network)
-    whole = calls["overlap tiles of 512 px in 640 (the bundle's)"](image, network)[..., 256:, 256:]
+    shifted = OverlapTileInferer(512, 128, divisor=32)(half, network)
+    whole = calls["overlap tiles of 512 px in 768 (the bundle's)"](image, network)[..., 256:, 256:]
     inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in half.shape[2:]))
     same = float(((shifted[inner] > 0) == (whole[inner] > 0)).float().mean())
     print(f"\ntiles shifted by half a tile: {100 * same:.3f} % of the pixels are the same")
