@@ -6,7 +6,7 @@ Each panel is the output of the bundle's configs/inference.json, drawn over its 
 the data sets are shown where their licence lets everyone show them: nuclei (CC0) and hippocampus (CC BY-SA), both of
 the bundle's test list; FOLDER holds dsb2018_nuclei/ and msd_hippocampus/. All others are phantoms of another seed than
 those that weights were trained on, and the panel says so. The same weights and images give the same file; the run
-takes about a minute on a CPU core.
+takes a few minutes on a CPU core.
 """
 
 from __future__ import annotations

@@ -97,6 +97,26 @@ def evaluate(bundle: Path, folder: Path, options: dict[str, Any]) -> dict[str, f
     return json.loads((folder / "eval/metrics.json").read_text())["metrics"]
 
 
+def assert_saved_once(writes: Path) -> None:
+    """In a training of two epochs."""
+    assert [path.name for path in writes.iterdir()] == ["0.txt"]  # the second process writes nothing
+    counts = Counter((writes / "0.txt").read_text().split())
+    assert counts["state.pt"] == counts["history.json"] == 2 and 1 <= counts["model.pt"] <= 2
+
+
+def test_one_bundle_in_two_processes(tmp_path):
+    """What the slow tests ask of every bundle, in brief."""
+    bundle, writes = PROCESS.parents[2] / "bundles/nuclei_microscopy_segmentation", tmp_path / "writes"
+    make_dataset(bundle.name, tmp_path / "data", training=4, validation=3, test=0, size=64)
+    writes.mkdir()
+    options = {"dataset_dir": str(tmp_path / "data"), "max_epochs": 2, "val_interval": 1}
+    start(bundle, tmp_path, (*BASES, "multi_gpu_train"), options, writes=str(writes))
+    assert_saved_once(writes)
+    state = torch.load(tmp_path / "run/state.pt", weights_only=True)
+    scores = evaluate(bundle, tmp_path, options)
+    assert scores["val_pixel_f1"] == pytest.approx(max(value for _, value in state["history"]["metrics"]["val_pixel_f1"]))
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_network_save_once_and_resume(bundle, small, tmp_path):
     make_dataset(bundle.name, tmp_path / "data", training=4, validation=3, test=0, size=small.size)
@@ -108,9 +128,7 @@ def test_two_processes_train_one_network_save_once_and_resume(bundle, small, tmp
     start(bundle, halves, names, options, stop_at_epoch=2)
     start(bundle, halves, names, {**options, "resume": True})
 
-    assert [path.name for path in writes.iterdir()] == ["0.txt"]  # the second process writes nothing
-    counts = Counter((writes / "0.txt").read_text().split())
-    assert counts["state.pt"] == counts["history.json"] == 2 and 1 <= counts["model.pt"] <= 2
+    assert_saved_once(writes)
     states = [torch.load(folder / "run/state.pt", weights_only=True) for folder in (whole, halves)]
     # four images, two a process
     per_image = json.loads((bundle / "configs/train.json").read_text())["batch_size"]
