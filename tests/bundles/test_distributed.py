@@ -114,7 +114,9 @@ def test_one_bundle_in_two_processes(tmp_path):
     assert_saved_once(writes)
     state = torch.load(tmp_path / "run/state.pt", weights_only=True)
     scores = evaluate(bundle, tmp_path, options)
-    assert scores["val_pixel_f1"] == pytest.approx(max(value for _, value in state["history"]["metrics"]["val_pixel_f1"]))
+    assert scores["val_pixel_f1"] == pytest.approx(
+        max(value for _, value in state["history"]["metrics"]["val_pixel_f1"])
+    )
 
 
 @pytest.mark.slow
