@@ -98,7 +98,9 @@ def files_of(bundle: Path) -> list[Path]:
     """What goes into the zip, in order."""
     places = [bundle / name for name in PACKED]
     found = [path for place in places for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file()]
-    return sorted(path for path in found if "__pycache__" not in path.parts and path.suffix != ".onnx")
+    own = [path for path in found if not path.is_symlink() and path.suffix != ".onnx"]
+    hidden = ("__pycache__", ".")  # as what an export that was stopped leaves behind
+    return sorted(path for path in own if not any(part.startswith(hidden) for part in path.relative_to(bundle).parts))
 
 
 def weights_of(bundle: Path) -> list[str]:

@@ -91,6 +91,10 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
     (bundle / "data").mkdir()
     (bundle / "data/patient.nii.gz").write_bytes(b"private")
     (bundle / "models/model.onnx").write_bytes(b"made by make export")
+    (bundle / "models/.export-1").mkdir()
+    (bundle / "models/.export-1/model.ts").write_bytes(b"of an export that was stopped")
+    (bundle / "docs/.env").write_text("private")
+    (bundle / "docs/linked.png").symlink_to(PATH)
     first = zoo.pack(bundle, tmp_path / "first", None)
     for path in bundle.rglob("*"):
         os.utime(path, (1, 1))
@@ -101,7 +105,7 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
         names = archive.namelist()
         assert archive.read(f"{SMALL.name}/models/model.pt") == (SMALL / "models/model.pt").read_bytes()
     assert {f"{SMALL.name}/{name}" for name in zoo.NEEDED} < set(names)
-    assert not [name for name in names if "data/" in name or name.endswith(".onnx")]
+    assert not [name for name in names if any(part in name for part in ("data/", ".onnx", "/.", "linked"))]
 
 
 def test_an_encoder_is_hosted_with_the_networks(tmp_path):
