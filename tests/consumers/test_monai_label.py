@@ -116,8 +116,8 @@ def test_trains_for_an_epoch_and_segments_with_the_new_weights(bundle, consumers
         assert (before != after[0]).any(), "the label map is that of the old weights"
         truth, _ = consumers.load(test.label)
         dices = [dice(values((found, None))[0] > 0, truth > 0) for found in (before, after[0])]
-        # an epoch on three images may unlearn much (glands: Dice from 0.83 to 0.46), and weights of real images find nothing
-        # in phantoms: what proves the inference right is the comparison above, this that the training did not wreck it
+        # An epoch on three images may unlearn much (glands: Dice from 0.83 to 0.46), and weights of real images find
+        # nothing in phantoms. The comparison above proves the inference right; this, that the training wrecked nothing.
         assert dices[1] >= dices[0] / 2, dices
 
 
