@@ -12,6 +12,8 @@ file of before stays.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,12 +23,11 @@ from typing import Any
 
 import onnxruntime
 import torch
-from monai.bundle import ConfigParser
 
+from bundlekit.bundles import load_network, read_metadata
 from bundlekit.experiments import call
-from bundlekit.files import InputError
+from bundlekit.files import InputError, describe
 from bundlekit.training import write_atomically
-from bundlekit.weights import check_weights
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 TOLERANCE = 1e-4
@@ -37,27 +38,17 @@ FORMATS = ("ts", "onnx")
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-def read(bundle: Path, overlays: tuple[str, ...] = ()) -> ConfigParser:
-    parser = ConfigParser(
-        ConfigParser.load_config_files([bundle / f"configs/{name}.json" for name in ("inference", *overlays)])
-    )
-    parser.read_meta(bundle / "configs/metadata.json")
-    return parser
-
-
-def load_network(parser: ConfigParser, ckpt: Path) -> torch.nn.Module:
-    network = parser.get_parsed_content("network_def").cpu().eval()
-    check_weights(ckpt, network)
-    network.load_state_dict(torch.load(ckpt, weights_only=True))
-    return network
-
-
-def sizes(parser: ConfigParser) -> list[tuple[int, ...]]:
+def sizes(bundle: Path) -> list[tuple[int, ...]]:
     """Channels and two sizes that metadata.json allows; no axis is as long as another one."""
-    image = parser["_meta_#network_data_format#inputs#image"]
-    allowed = [[eval(text, {"n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
-    turned = [tuple(axis[(i + k) % 3] for i, axis in enumerate(allowed)) for k in (0, 1)]
-    return [(image["num_channels"], *size) for size in turned]
+    try:
+        image = read_metadata(bundle)["network_data_format"]["inputs"]["image"]
+        allowed = [[eval(text, {"n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
+        turned = [tuple(axis[(i + k) % 3] for i, axis in enumerate(allowed)) for k in (0, 1)]
+        return [(image["num_channels"], *size) for size in turned]
+    except (KeyError, TypeError, SyntaxError, NameError) as error:
+        found = f"network_data_format cannot be used ({describe(error)})"
+        expected = "inputs, image: num_channels, and a spatial_shape as in '32*n' for each axis"
+        raise InputError(bundle / "configs/metadata.json", found, expected, "correct it") from error
 
 
 def export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
@@ -98,8 +89,7 @@ def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
 def export(bundle: Path, output: Path | None, formats: Sequence[str]) -> list[dict[str, Any]]:
     """The files of a bundle, each with how far it is off; those that are right are put in their places."""
     ckpt = bundle / "models/model.pt"
-    plain = read(bundle)
-    network, shapes = load_network(plain, ckpt), sizes(plain)
+    network, shapes = load_network(bundle), sizes(bundle)
     target, prefix = (bundle / "models", "") if output is None else (output, f"{bundle.name}_")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as folder:
@@ -112,7 +102,7 @@ def export(bundle: Path, output: Path | None, formats: Sequence[str]) -> list[di
             onnx = Path(folder, "model.onnx")
             fixed = (bundle / f"configs/{FIXED}.json").exists()
             if fixed:
-                network = load_network(read(bundle, (FIXED,)), ckpt)
+                network = load_network(bundle, FIXED)
             export_onnx(network, torch.rand(2, *shapes[0]), onnx)
             off = largest_difference(open_onnx(onnx), network, shapes)
             rows.append({"file": onnx, "overlay": FIXED if fixed else "", "off": off})
@@ -147,8 +137,11 @@ def main() -> None:
         parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     if args.output is not None:
         args.output = args.output.resolve()
+        if args.output.exists() and not args.output.is_dir():
+            parser.error(f"--output {args.output}: is a file; expected a folder, or none yet")
         args.output.mkdir(parents=True, exist_ok=True)
     rows = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folder
     try:
         for name in args.bundles or known:
             rows += export(BUNDLES / name, args.output, args.formats)

@@ -5,7 +5,8 @@
 Each run has the same epochs, and writes a line for each list of test images (all, grey, colour) to SCORES (default:
 OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
 command may be killed and started anew; --variants and --seeds do a part of it, beside other processes that do others,
-once OUTPUT/data is there. The tables give mean and standard deviation over the seeds that a variant has. The variant
+once OUTPUT/data is there. --options takes further keys of train.json, and is to be given with SCORES of its own. The
+tables give mean and standard deviation over the seeds that a variant has. The variant
 both_lists is cosine on the training and the validation images together, as for weights to ship. --mosaics
 VARIANT SEED then compares, for the weights of one run, each field of view of the source segmented as a whole with the
 same field segmented tile by tile.
@@ -66,7 +67,13 @@ def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argpar
     """A line of scores for each list of test images."""
     overlays = VARIANTS.get(variant, [])
     common = {"dataset_dir": data, "amp": args.amp}
-    settings = {**common, "seed": seed, "max_epochs": args.max_epochs, "val_interval": args.val_interval}
+    settings = {
+        **common,
+        **args.options,
+        "seed": seed,
+        "max_epochs": args.max_epochs,
+        "val_interval": args.val_interval,
+    }
     if args.num_workers is not None:
         settings["num_workers"] = args.num_workers
     if variant == BOTH_LISTS:
@@ -164,6 +171,7 @@ def main() -> None:
         "--amp", choices=("true", "false"), default="false", help="bfloat16, on processors that have it"
     )
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: the bundle's")
+    parser.add_argument("--options", type=json.loads, default={}, help='of each training, {"crop_size": [128, 128]}')
     parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
     args = parser.parse_args()
     output, source = args.output.resolve(), args.source.resolve()

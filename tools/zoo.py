@@ -1,16 +1,16 @@
 """Pack bundles for MONAI's model zoo, and try each one where nothing but the wheel of the packages is installed.
 
-    python tools/zoo.py [BUNDLE ...] [--output dist/zoo] [--host URL] [--acceptance PROGRAM ...] [--no_trial]
+    python tools/zoo.py [BUNDLE ...] [--output dist/zoo] [--host URL] [--acceptance "PROGRAM OPTIONS"] [--no_trial]
 
-Writes OUTPUT/BUNDLE_vVERSION.zip and the wheel and, once the trials have passed, SHA256SUMS of all zips and wheels in
+Writes OUTPUT/BUNDLE_vVERSION.zip of each bundle whose trial passes, the wheel, and SHA256SUMS of all zips and wheels in
 OUTPUT. With --host the weights stay out of the zip: they go to OUTPUT/hosted/BUNDLE_vVERSION/, to be put under URL by
 hand, and large_files.yml in the zip says where they are and what their SHA-256 is, for `python -m monai.bundle
-download_large_files`; the trial takes them from OUTPUT/hosted. The same input gives the same zip and wheel.
+download_large_files`; the trial takes them from OUTPUT. The same input gives the same zip and wheel.
 
 Before it is packed, a bundle must have all that the zoo asks for; what is missing is told at once. In the trial each
 zip is unpacked outside of the repository, with an environment of its own: it finds the weights, checks the network
 against metadata.json, and segments phantoms. --acceptance runs a further program of yours there, with the bundle's
-folder behind its words. Exit code 1 where anything fails.
+folder behind its words. Exit code 1 where anything fails; zips of before whose trial fails now stay as they were.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,7 +34,10 @@ from pathlib import Path
 
 import torch
 import yaml
+from monai.data.torchscript_utils import METADATA_FILENAME
 
+from bundlekit.bundles import load_network, read_metadata
+from bundlekit.files import InputError, describe
 from bundlekit.training import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,10 +50,21 @@ NEEDED = (
     "configs/train.json",
     *WEIGHTS,
 )
-PACKED = ("LICENSE", "configs", "docs", "models", "scripts")
+PACKED = (
+    "LICENSE",
+    *(f"configs/**/*.{ending}" for ending in ("json", "conf")),
+    *(f"docs/**/*.{ending}" for ending in ("md", "txt", "csv", "png")),
+    "scripts/**/*.py",
+)
+"""Patterns of what goes into a zip, besides the weights that a config names."""
+
 LARGEST_MB = 25
 BIRTH = (1980, 1, 1, 0, 0, 0)  # of all files in a zip, so that it depends on their content alone
 BIRTH_S = "315532800"  # the same, since 1970
+
+
+class Failed(SystemExit):
+    """A command that failed, or gave too little."""
 
 
 def read_distribution() -> tuple[str, str]:
@@ -56,14 +72,6 @@ def read_distribution() -> tuple[str, str]:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     return settings["metadata"]["name"], settings["metadata"]["version"]
-
-
-def read_metadata(bundle: Path) -> dict:
-    path = bundle / "configs/metadata.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise SystemExit(f"{path}: cannot be read ({error}); expected an object of JSON; correct it") from error
 
 
 def sha256(path: Path) -> str:
@@ -77,30 +85,68 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
     yield from (f"{bundle / name}: is missing or empty; expected in every bundle" for name in missing)
     if missing:
         return
-    metadata, (name, version) = read_metadata(bundle), read_distribution()
-    own = str(metadata.get("version"))
-    if not re.fullmatch(r"\d+\.\d+\.\d+", own) or own not in metadata.get("changelog", {}):
-        yield f"{bundle.name}: version is {own}; expected x.y.z with an entry in changelog"
-    required = metadata.get("required_packages_version", {}).get(name)
-    if required != version:
-        yield f"{bundle.name}: required_packages_version has {name} {required}; expected {version}, as in setup.cfg"
-    hosted = [bundle / name for name in weights_of(bundle) if host is not None]
-    for path in files_of(bundle):
-        if path not in hosted and path.stat().st_size > LARGEST_MB * 10**6:
-            yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected {LARGEST_MB} at most: pass --host"
-    saved = torch.load(bundle / WEIGHTS[0], map_location="cpu", weights_only=True)
-    scripted = torch.jit.load(bundle / WEIGHTS[1], map_location="cpu").state_dict()
+    try:
+        metadata, (name, version) = read_metadata(bundle), read_distribution()
+        own, changelog, required = (metadata.get(k) for k in ("version", "changelog", "required_packages_version"))
+        if not (re.fullmatch(r"\d+\.\d+\.\d+", str(own)) and isinstance(changelog, dict) and own in changelog):
+            yield f"{bundle.name}: version is {own}; expected x.y.z with an entry in changelog"
+        found = required.get(name) if isinstance(required, dict) else required
+        if found != version:
+            yield f"{bundle.name}: required_packages_version has {name} {found}; expected {version}, as in setup.cfg"
+        hosted = [bundle / name for name in weights_of(bundle) if host is not None]
+        for path in files_of(bundle):
+            if path not in hosted and path.stat().st_size > LARGEST_MB * 10**6:
+                yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected {LARGEST_MB} at most: pass --host"
+        yield from faults_of_weights(bundle, metadata)
+    except InputError as error:
+        yield str(error)
+
+
+def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
+    """model.pt has to fit the network, and model.ts to be its export with the configs as they are."""
+    ckpt, script = (bundle / name for name in WEIGHTS)
+    network = load_network(bundle).state_dict()
+    saved = torch.load(ckpt, map_location="cpu", weights_only=True)
+    for key, value in saved.items():
+        if value.dtype != network[key].dtype or not value.isfinite().all():
+            found = f"of {value.dtype}" if value.isfinite().all() else "not finite"
+            yield f"{ckpt}: {key} is {found}; expected finite values of {network[key].dtype}; train and save it again"
+            return
+    embedded = {METADATA_FILENAME: "", "inference.json": ""}
+    remedy = f"run make export BUNDLE={bundle.name}"
+    try:
+        scripted = torch.jit.load(script, map_location="cpu", _extra_files=embedded).state_dict()
+        stored = {name: json.loads(text) for name, text in embedded.items()}
+    except (RuntimeError, ValueError) as error:
+        yield f"{script}: cannot be loaded ({describe(error)}); expected TorchScript that holds the configs; {remedy}"
+        return
     if saved.keys() != scripted.keys() or not all(torch.equal(saved[key], scripted[key]) for key in saved):
-        yield f"{bundle / WEIGHTS[1]}: holds other weights than model.pt; run make export BUNDLE={bundle.name}"
+        yield f"{script}: holds other weights than model.pt; {remedy}"
+    same = {key: stored[METADATA_FILENAME].get(key) for key in metadata}  # it has the versions and the date besides
+    if same != metadata or stored["inference.json"] != json.loads((bundle / "configs/inference.json").read_text()):
+        name = "inference.json" if same == metadata else "metadata.json"
+        yield f"{script}: holds another {name} than configs/; {remedy}"
+
+
+def is_hidden(path: Path, bundle: Path) -> bool:
+    """As what an export that was stopped leaves behind."""
+    return any(part.startswith((".", "__pycache__")) for part in path.relative_to(bundle).parts)
 
 
 def files_of(bundle: Path) -> list[Path]:
     """What goes into the zip, in order."""
-    places = [bundle / name for name in PACKED]
-    found = [path for place in places for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file()]
-    own = [path for path in found if not path.is_symlink() and path.suffix != ".onnx"]
-    hidden = ("__pycache__", ".")  # as what an export that was stopped leaves behind
-    return sorted(path for path in own if not any(part.startswith(hidden) for part in path.relative_to(bundle).parts))
+    configs = "".join(path.read_text(encoding="utf-8") for path in sorted(bundle.glob("configs/*.json")))
+    weights = {bundle / name for name in (*WEIGHTS, *re.findall(r"models/[\w.-]+", configs))}
+    found = {path for pattern in PACKED for path in bundle.glob(pattern)} | weights
+    return sorted(path for path in found if path.is_file() and not path.is_symlink() and not is_hidden(path, bundle))
+
+
+def left_out(bundle: Path) -> list[Path]:
+    """What lies in the folders of a bundle and does not go into the zip, besides what is made there anew."""
+    packed = files_of(bundle)
+    places = [bundle / name for name in ("configs", "docs", "models", "scripts")]
+    found = [path for place in places for path in sorted(place.rglob("*")) if not path.is_dir()]
+    return [p for p in found if p not in packed and p.suffix != ".onnx" and "__pycache__" not in p.parts]
 
 
 def weights_of(bundle: Path) -> list[str]:
@@ -150,7 +196,7 @@ def call(folder: Path, *words: object, **more: str) -> None:
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode != 0:
-        raise SystemExit(f"{done.stdout}\nthe command above failed with exit code {done.returncode}")
+        raise Failed(f"{done.stdout}\nthe command above failed with exit code {done.returncode}")
 
 
 def build_wheel(output: Path) -> Path:
@@ -203,10 +249,20 @@ def try_out(archive: Path, python: Path, acceptance: list[str]) -> None:
         wanted = len(json.loads((data / "dataset.json").read_text())["test"])
         found = len(list(results.glob("*_seg.*")))
         if found != wanted:
-            raise SystemExit(f"{archive}: segmented {found} of {wanted} phantoms")
+            raise Failed(f"{archive}: segmented {found} of {wanted} phantoms")
         if acceptance:
             call(Path(folder), python, *acceptance, bundle)
     print(f"{archive.name}: works", flush=True)
+
+
+def keep(stem: str, made: Path, output: Path) -> None:
+    """Move a zip whose trial has passed, and its weights where they are hosted, to their places."""
+    weights, place = made / "hosted" / stem, output / "hosted" / stem
+    if weights.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(exist_ok=True)
+        weights.replace(place)
+    (made / f"{stem}.zip").replace(output / f"{stem}.zip")
 
 
 def main() -> None:
@@ -215,28 +271,46 @@ def main() -> None:
     parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"of {', '.join(known)}; all by default")
     parser.add_argument("--output", type=Path, default=ROOT / "dist/zoo")
     parser.add_argument("--host", metavar="URL", help="where you put the folders of OUTPUT/hosted/")
-    parser.add_argument("--acceptance", nargs="+", default=[], metavar="WORD", help="program and its options")
+    parser.add_argument("--acceptance", type=shlex.split, default=[], help="program and its options, as one word")
     parser.add_argument("--no_trial", action="store_true", help="pack only")
     args = parser.parse_args()
     if unknown := set(args.bundles) - set(known):
         parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
+    if args.host is not None and not re.match(r"\w+://.", args.host):
+        parser.error(f"--host {args.host!r}: is no URL; expected one as https://example.org/weights")
+    output = args.output.resolve()
+    if output.exists() and not output.is_dir():
+        parser.error(f"--output {output}: is a file; expected a folder, or none yet")
     bundles = [ROOT / "bundles" / name for name in args.bundles or known]
     if wrong := [fault for bundle in bundles for fault in faults(bundle, args.host)]:
         raise SystemExit("\n".join(wrong))
-    output = args.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    archives = [pack(bundle, output, args.host) for bundle in bundles]
-    wheel = build_wheel(output)
-    if not args.no_trial:
-        acceptance = [str(Path(word).resolve()) if Path(word).exists() else word for word in args.acceptance]
-        with tempfile.TemporaryDirectory() as folder:
-            python = make_environment(Path(folder), wheel)
-            for archive in archives:
-                try_out(archive, python, acceptance)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folders
+    failed = []
+    with tempfile.TemporaryDirectory(dir=output, prefix=".zoo-") as folder, tempfile.TemporaryDirectory() as elsewhere:
+        made = Path(folder)
+        for path in (path for bundle in bundles for path in left_out(bundle)):
+            print(f"left out: {path}", flush=True)
+        archives = [pack(bundle, made, args.host) for bundle in bundles]
+        wheel = build_wheel(made)
+        if not args.no_trial:
+            acceptance = [str(Path(word).resolve()) if Path(word).exists() else word for word in args.acceptance]
+            python = make_environment(Path(elsewhere), wheel)
+        for archive in archives:
+            try:
+                if not args.no_trial:
+                    try_out(archive, python, acceptance)
+                keep(archive.stem, made, output)
+            except Failed as error:
+                print(error, file=sys.stderr, flush=True)
+                failed.append(archive.name)
+        wheel.replace(output / wheel.name)
     packed = sorted([*output.glob("*.zip"), *output.glob("*.whl")])
     sums = "".join(f"{sha256(path)}  {path.name}\n" for path in packed)
     write_atomically(output / "SHA256SUMS", lambda name: Path(name).write_text(sums))
     print(sums, end="")
+    if failed:
+        raise SystemExit(f"failed, and not written: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

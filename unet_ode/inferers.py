@@ -44,6 +44,8 @@ class OverlapTileInferer(Inferer):
         batch_size: tiles in a forward pass; changes memory and speed, not the result.
         divisor: product of the network's strides (16 for a U-Net of five levels).
         device: where the output is put together; the input's device by default.
+        network_crops: call ``network(tiles, margin=margin)``, for one that gives the centre and computes no more than
+            that needs, as :class:`~unet_ode.nets.VGGUNet` does.
         progress: show a progress bar over the batches of tiles.
 
     Shape:
@@ -70,6 +72,7 @@ class OverlapTileInferer(Inferer):
         batch_size: int = 1,
         divisor: int = 16,
         device: torch.device | str | None = None,
+        network_crops: bool = False,
         progress: bool = False,
     ) -> None:
         super().__init__()
@@ -80,6 +83,7 @@ class OverlapTileInferer(Inferer):
         self.batch_size = batch_size
         self.divisor = divisor
         self.device = device
+        self.network_crops = network_crops
         self.progress = progress
 
     def _tiles(self, size: Sequence[int]) -> tuple[list[int], Iterator[tuple[int, ...]], int]:
@@ -125,6 +129,8 @@ class OverlapTileInferer(Inferer):
         sides, starts, num_tiles = self._tiles(size)
         jobs = [(n, start) for start in starts for n in range(image.shape[0])]
         output = image.new_empty(0)
+        if self.network_crops:
+            kwargs = {**kwargs, "margin": self.margin}
         batches = range(0, len(jobs), self.batch_size)
         for first in tqdm(batches, desc="tiles", unit="batch", leave=False, disable=not self.progress or num_tiles < 2):
             batch = jobs[first : first + self.batch_size]

@@ -313,18 +313,19 @@ def test_report_s_tiles_are_the_inner_128_of_256_reflected_at_the_border():
 
 @torch.no_grad()
 def test_tiles_shifted_by_half_leave_the_shipped_network_s_mask_as_it_is(tmp_path):
-    """Columns 384 to 640: the whole image has a seam in their middle, the right part of it has none."""
-    Image.fromarray(nuclei_microscopy(np.random.default_rng(1), 768).image[:256]).save(tmp_path / "a.png")
+    """Columns 640 to 1100: a seam of the whole image at 1024, one of its part from column 256 on at 704."""
+    image = nuclei_microscopy(np.random.default_rng(1), 1536).image[:256]
+    Image.fromarray(image).save(tmp_path / "a.png")
     parser = parse("inference")
     tiles, network = parser.get_parsed_content("tiles"), parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(BUNDLE / "models/model.pt", weights_only=True))
     image = parser.get_parsed_content("preprocessing")({"image": str(tmp_path / "a.png")})["image"].as_tensor()[None]
     image = image.transpose(2, 3)  # rows first
-    assert (tiles.tile_size, image.shape[3]) == (512, 768)
+    assert (tiles.tile_size, image.shape[3]) == (512, 1536)
 
     def same(inferer: OverlapTileInferer) -> float:
-        whole, right = inferer(image, network)[..., 384:640] > 0, inferer(image[..., 256:], network)[..., 128:384] > 0
+        whole, part = inferer(image, network)[..., 640:1100] > 0, inferer(image[..., 256:], network)[..., 384:844] > 0
         assert 0.05 < whole.float().mean() < 0.95
-        return float((whole == right).float().mean())
+        return float((whole == part).float().mean())
 
     assert same(tiles) >= 0.999 > same(OverlapTileInferer(512, margin=0, divisor=32))

@@ -84,12 +84,10 @@ def load_weights(bundle: Path) -> dict[str, torch.Tensor]:
 
 
 def relative_change(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
-    """Length of the change over the length of what was there, over all weights."""
+    """Length of the change over the length of what was there, over all that is trained."""
     assert before.keys() == after.keys(), f"other weights: {sorted(before.keys() ^ after.keys())}"
-    old, new = (
-        torch.cat([value.double().flatten() for value in state.values() if value.is_floating_point()])
-        for state in (before, after)
-    )
+    trained = [key for key in before if "running_" not in key and before[key].is_floating_point()]
+    old, new = (torch.cat([state[key].double().flatten() for key in trained]) for state in (before, after))
     return float((new - old).norm() / old.norm())
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -25,9 +27,8 @@ assert BUNDLES
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_sizes_are_two_that_differ_along_every_axis(bundle):
-    parser = export.read(bundle)
-    first, second = export.sizes(parser)
-    image = parser["_meta_#network_data_format#inputs#image"]
+    first, second = export.sizes(bundle)
+    image = export.read_metadata(bundle)["network_data_format"]["inputs"]["image"]
     assert first[0] == second[0] == image["num_channels"]
     assert all(a != b for a, b in zip(first[1:], second[1:], strict=True)) and len(set(first[1:])) == len(first) - 1
 
@@ -54,8 +55,39 @@ def test_what_is_no_number_is_no_small_difference():
     assert not export.largest_difference(exported, lambda image: image, [(1, 6, 4), (1, 8, 6)]) <= export.TOLERANCE
 
 
+@pytest.mark.parametrize("shape", [["32*m", "32*n"], None, 3])
+def test_sizes_that_cannot_be_used_are_told(tmp_path, shape):
+    (tmp_path / "configs").mkdir()
+    image = {"num_channels": 1, "spatial_shape": shape}
+    path = tmp_path / "configs/metadata.json"
+    path.write_text(json.dumps({"network_data_format": {"inputs": {"image": image}}}))
+    with pytest.raises(ValueError, match=r"metadata.json: network_data_format cannot be used \(.*\); expected inputs"):
+        export.sizes(tmp_path)
+
+
+def run(*words: object) -> list[str]:
+    return [sys.executable, str(PATH), *map(str, words)]
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").touch()
+    done = subprocess.run(run("--output", tmp_path / "out"), capture_output=True, text=True)
+    assert done.returncode == 2 and "out: is a file; expected a folder" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_export_that_is_stopped_ends_what_it_started_and_removes_its_folder(tmp_path):
+    command = run("lung_ct_segmentation", "--formats", "ts", "--output", tmp_path)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert "ckpt_export" in process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        process.terminate()
+        assert process.wait(60) == 1
+    assert not child.is_running() and list(tmp_path.iterdir()) == []
+
+
 def test_a_bundle_that_does_not_exist_is_named():
-    done = subprocess.run([sys.executable, str(PATH), "lungs"], capture_output=True, text=True)
+    done = subprocess.run(run("lungs"), capture_output=True, text=True)
     assert done.returncode == 2 and "there is no bundle lungs; expected some of brain_tumor" in done.stderr
 
 
@@ -68,7 +100,7 @@ def test_both_files_are_the_shipped_network(tmp_path, monkeypatch):
     state = torch.load(bundle / "models/model.pt", weights_only=True)
     scripted = torch.jit.load(tmp_path / f"{bundle.name}_model.ts").state_dict()
     assert all(torch.equal(state[name], scripted[name]) for name in state)
-    other = export.load_network(export.read(bundle), bundle / "models/model.pt")
+    other = export.load_network(bundle)
     with torch.no_grad():
         next(other.parameters()).mul_(1.01)
     assert export.largest_difference(export.open_onnx(rows[1]["file"]), other, rows[1]["sizes"]) > export.TOLERANCE

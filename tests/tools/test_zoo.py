@@ -53,7 +53,8 @@ def test_what_is_missing_is_told_at_once(bundle):
 
 def test_versions_that_do_not_fit(bundle):
     change_metadata(bundle, version="0.2", required_packages_version={"unet-bundles": "0.0.1"})
-    version, required = zoo.faults(bundle)
+    version, required, embedded = zoo.faults(bundle)
+    assert "model.ts: holds another metadata.json than configs/" in embedded
     assert "version is 0.2; expected x.y.z with an entry in changelog" in version
     assert "has unet-bundles 0.0.1; expected 0.1.0" in required
 
@@ -68,10 +69,10 @@ def test_scripted_weights_have_to_be_those_of_the_other_file(bundle):
 
 
 def test_a_large_file_is_named(bundle):
-    with (bundle / "docs/atlas.bin").open("wb") as file:
+    with (bundle / "docs/atlas.png").open("wb") as file:
         file.truncate(26_000_000)
     (fault,) = zoo.faults(bundle)
-    assert "docs/atlas.bin: has 26.0 MB; expected 25 at most: pass --host" in fault
+    assert "docs/atlas.png: has 26.0 MB; expected 25 at most: pass --host" in fault
 
 
 def test_hosted_weights_may_be_large(bundle, monkeypatch):
@@ -80,11 +81,81 @@ def test_hosted_weights_may_be_large(bundle, monkeypatch):
     assert list(zoo.faults(bundle, "https://example.org")) == []
 
 
-@pytest.mark.parametrize("text", ["{", "[1]"])
-def test_metadata_that_cannot_be_read(bundle, text):
-    (bundle / "configs/metadata.json").write_text(text)
-    with pytest.raises(SystemExit, match=r"configs/metadata.json: cannot be read \(.*\); expected an object of JSON"):
-        list(zoo.faults(bundle))
+@pytest.mark.parametrize("name", ["metadata", "inference"])
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_configs_that_cannot_be_read(bundle, name, text):
+    path = bundle / f"configs/{name}.json"
+    path.write_text(text)
+    (fault,) = zoo.faults(bundle)
+    assert fault.startswith(f"{path}: ") and "expected" in fault
+
+
+@pytest.mark.parametrize("changed", [{"changelog": None}, {"changelog": ["0.1.0"]}, {"version": None}])
+def test_a_changelog_that_is_none(bundle, changed):
+    change_metadata(bundle, **changed)
+    assert "with an entry in changelog" in next(zoo.faults(bundle))
+
+
+@pytest.mark.parametrize("required", [None, ["unet-bundles"], {}])
+def test_required_packages_without_a_version(bundle, required):
+    change_metadata(bundle, required_packages_version=required)
+    assert "expected 0.1.0, as in setup.cfg" in next(zoo.faults(bundle))
+
+
+def test_a_network_that_cannot_be_built(bundle):
+    path = bundle / "configs/inference.json"
+    config = json.loads(path.read_text())
+    config["network_def"]["width"] = "broad"
+    path.write_text(json.dumps(config))
+    (fault,) = zoo.faults(bundle)
+    assert "inference.json: network_def cannot be built" in fault
+
+
+def change_inference(bundle: Path) -> None:
+    path = bundle / "configs/inference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "note": 1}))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [(lambda bundle: change_metadata(bundle, intended_use="none"), "metadata"), (change_inference, "inference")],
+)
+def test_configs_that_were_changed_after_the_export(bundle, change, name):
+    change(bundle)
+    (fault,) = zoo.faults(bundle)
+    assert f"model.ts: holds another {name}.json than configs/; run make export BUNDLE=lung_ct" in fault
+
+
+def save(bundle: Path, change) -> None:
+    path = bundle / "models/model.pt"
+    torch.save(change(torch.load(path, weights_only=True)), path)
+
+
+def with_nan(state):
+    next(value for value in state.values() if value.ndim == 4)[0, 0, 0, 0] = float("nan")
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: {"network": state}, "save network.state_dict() alone"),
+        (lambda state: {key: value.double() for key, value in state.items()}, "of torch.float64; expected finite"),
+        (with_nan, "is not finite; expected finite values of torch.float32"),
+        (lambda state: dict(list(state.items())[1:]), "1 missing"),
+    ],
+)
+def test_weights_that_nobody_can_use(bundle, change, told):
+    save(bundle, change)
+    (fault,) = zoo.faults(bundle)
+    assert "models/model.pt: " in fault and told in fault
+
+
+@pytest.mark.parametrize("name", zoo.WEIGHTS)
+def test_files_that_are_no_weights(bundle, name):
+    (bundle / name).write_bytes(b"none")
+    (fault,) = zoo.faults(bundle)
+    assert f"{name}: cannot be loaded" in fault
 
 
 def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
@@ -95,6 +166,13 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
     (bundle / "models/.export-1/model.ts").write_bytes(b"of an export that was stopped")
     (bundle / "docs/.env").write_text("private")
     (bundle / "docs/linked.png").symlink_to(PATH)
+    (bundle / "models/checkpoint_10.pt").write_bytes(b"of a training")
+    (bundle / "configs/train.json.orig").write_text("{}")
+    names = [path.relative_to(bundle).as_posix() for path in zoo.left_out(bundle)]
+    assert names == [
+        "configs/train.json.orig", "docs/.env", "docs/linked.png", "models/.export-1/model.ts",
+        "models/checkpoint_10.pt",
+    ]  # fmt: skip
     first = zoo.pack(bundle, tmp_path / "first", None)
     for path in bundle.rglob("*"):
         os.utime(path, (1, 1))
@@ -105,7 +183,9 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
         names = archive.namelist()
         assert archive.read(f"{SMALL.name}/models/model.pt") == (SMALL / "models/model.pt").read_bytes()
     assert {f"{SMALL.name}/{name}" for name in zoo.NEEDED} < set(names)
-    assert not [name for name in names if any(part in name for part in ("data/", ".onnx", "/.", "linked"))]
+    assert not [
+        name for name in names if any(part in name for part in ("data/", ".onnx", "/.", "linked", "orig", "_10"))
+    ]
 
 
 def test_an_encoder_is_hosted_with_the_networks(tmp_path):
@@ -168,16 +248,31 @@ def test_a_bundle_that_does_not_exist_is_named():
     assert done.returncode == 2 and "there is no bundle lungs; expected some of brain_tumor" in done.stderr
 
 
+@pytest.mark.parametrize("host", ["", "example"])
+def test_a_host_that_is_no_url(host):
+    done = run("--host", host)
+    assert done.returncode == 2 and "is no URL; expected one as https://" in done.stderr
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").touch()
+    done = run("--output", tmp_path / "out")
+    assert done.returncode == 2 and "out: is a file; expected a folder" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_zip_works_where_only_the_wheel_is_installed(tmp_path):
     probe = tmp_path / "probe.py"
     probe.write_text(
         "import sys, pathlib, unet_ode\n"
         "assert 'site-packages' in unet_ode.__file__, unet_ode.__file__\n"
-        "assert pathlib.Path(sys.argv[1], 'configs/inference.json').exists()\n"
-        f"assert not pathlib.Path(sys.argv[1]).is_relative_to({str(ROOT)!r})\n"
+        "assert sys.argv[1] == '--strict'\n"
+        "assert pathlib.Path(sys.argv[2], 'configs/inference.json').exists()\n"
+        f"assert not pathlib.Path(sys.argv[2]).is_relative_to({str(ROOT)!r})\n"
     )
-    done = run(SMALL.name, "--output", tmp_path / "zoo", "--host", "https://example.org/w", "--acceptance", probe)
+    done = run(
+        SMALL.name, "--output", tmp_path / "zoo", "--host", "https://example.org/w", "--acceptance", f"{probe} --strict"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     listed = dict(line.split("  ")[::-1] for line in (tmp_path / "zoo/SHA256SUMS").read_text().splitlines())
     assert len(listed) == 2
@@ -188,5 +283,10 @@ def test_a_zip_works_where_only_the_wheel_is_installed(tmp_path):
     both = dict(line.split("  ")[::-1] for line in (tmp_path / "zoo/SHA256SUMS").read_text().splitlines())
     assert listed.items() < both.items() and len(both) == 3  # the wheel, built anew, is the same
     probe.write_text("raise SystemExit('not accepted')\n")
+    names = {path.name for path in (tmp_path / "zoo").iterdir()}
     done = run(SMALL.name, "--output", tmp_path / "zoo", "--acceptance", probe)
-    assert done.returncode != 0 and "not accepted" in done.stderr
+    assert done.returncode == 1 and "not accepted" in done.stderr
+    assert f"failed, and not written: {SMALL.name}_v0.1.0.zip" in done.stderr
+    assert {path.name for path in (tmp_path / "zoo").iterdir()} == names  # those of before
+    done = run(SMALL.name, "--output", tmp_path / "failed", "--acceptance", probe)
+    assert SMALL.name not in (tmp_path / "failed/SHA256SUMS").read_text()

@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
 from unet_ode.inferers import OverlapTileInferer, SymmetryInferer
-from unet_ode.nets import UNet
+from unet_ode.nets import UNet, VGGUNet
 
 
 def whole_image(net: UNet, image: torch.Tensor) -> torch.Tensor:
@@ -49,6 +49,22 @@ def test_same_padding_with_enough_margin_equals_the_middle_of_a_wider_pass():
     whole = net(padded)[:, :, 8:-8, 8:-8]
     tiled = OverlapTileInferer(16, margin=8, divisor=2)(image, net)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_network_that_crops_is_told_the_margin_and_gives_the_same():
+    net = VGGUNet(width=1 / 16).eval()
+    image = torch.rand(1, 3, 70, 130)
+    plain, crops = (OverlapTileInferer(64, 32, divisor=32, network_crops=on)(image, net) for on in (False, True))
+    torch.testing.assert_close(crops, plain, rtol=0, atol=1e-5)
+
+    def network(tiles: torch.Tensor, margin: int) -> torch.Tensor:
+        assert margin == 32 and tiles.shape[2:] == (64 + 64, 64 + 64)
+        return tiles[..., margin:-margin, margin:-margin]
+
+    assert torch.equal(
+        OverlapTileInferer(64, 32, network_crops=True)(image[..., :64, :64], network), image[..., :64, :64]
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 50), (17, 16)])

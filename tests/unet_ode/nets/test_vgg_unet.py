@@ -195,6 +195,39 @@ def test_volumes_and_metatensors():
     assert network(volume).shape == (1, 2, 32, 32, 64)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("margin", [1, 2, 3, 17, 32, 45, 63, 79])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_middle_alone_equals_the_middle_of_the_whole(margin, memory_format):
+    network = VGGUNet(width=1 / 16).double().eval().to(memory_format=memory_format)
+    scripted = torch.jit.script(network)
+    image = torch.rand(2, 3, 160, 192, dtype=torch.float64).to(memory_format=memory_format)
+    wanted = network(image)[..., margin:-margin, margin:-margin]
+    for found in (network(image, margin=margin), scripted(image, margin=margin)):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+    sizes = {}
+    network.merge[4][0].register_forward_hook(lambda _, inputs, __: sizes.update(seen=inputs[0].shape[2:]))
+    network(image, margin=margin)
+    assert all(
+        side - 2 * margin <= seen <= side - 2 * margin + 6 for side, seen in zip((160, 192), sizes["seen"], strict=True)
+    )
+
+
+@torch.no_grad()
+def test_the_middle_of_a_volume():
+    network = VGGUNet(3, 1, 2, width=1 / 32).eval()
+    volume = torch.rand(1, 1, 32, 64, 64)
+    torch.testing.assert_close(network(volume, margin=7), network(volume)[..., 7:-7, 7:-7, 7:-7], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("margin", [-1, 16, 20])
+def test_a_margin_that_leaves_nothing(margin):
+    with pytest.raises(
+        ValueError, match=rf"margin is {margin}, the input \[1, 3, 32, 64\]; expected less than half of each size"
+    ):
+        VGGUNet(width=1 / 64)(torch.zeros(1, 3, 32, 64), margin=margin)
+
+
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_script_equals_eager_on_other_sizes_and_batches(batch_norm):
     network = VGGUNet(width=1 / 16, batch_norm=batch_norm).eval()

@@ -1,0 +1,79 @@
+"""A bundle's folder from outside: its metadata and configs, and its network with the weights that it ships."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from .files import InputError, describe
+from .weights import check_weights
+
+__all__ = ["load_network", "read_metadata"]
+
+_METADATA = "configs/metadata.json"
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = f"cannot be read ({describe(error)})"
+        raise InputError(path, found, "an object of JSON", "correct it, or copy it again") from error
+    if not isinstance(value, dict):
+        raise InputError(path, f"is a {type(value).__name__}", "an object of JSON", "correct it, or copy it again")
+    return value
+
+
+def read_metadata(bundle: Path) -> dict[str, Any]:
+    """metadata.json of a bundle.
+
+    Args:
+        bundle: its folder.
+
+    Raises:
+        InputError: where the file cannot be read, is no JSON, or holds something else than an object.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "configs").mkdir()
+        >>> _ = (folder / "configs/metadata.json").write_text('{"version": "0.1.0"}')
+        >>> read_metadata(folder)
+        {'version': '0.1.0'}
+    """
+    return _read_object(bundle / _METADATA)
+
+
+def load_network(bundle: Path, *overlays: str) -> nn.Module:
+    """``network_def`` of inference.json with the weights of models/model.pt, on the CPU, in evaluation mode.
+
+    Args:
+        bundle: its folder.
+        overlays: names in configs/, without ending, of those laid over inference.json.
+
+    Raises:
+        InputError: where a config cannot be read, the network cannot be built, or the weights are not its own.
+    """
+    paths = [bundle / f"configs/{name}.json" for name in ("inference", *overlays)]
+    for path in paths:
+        _read_object(path)  # MONAI's own errors do not name the file
+    metadata = read_metadata(bundle)
+    try:
+        parser = ConfigParser(ConfigParser.load_config_files(paths))
+        parser.read_meta(metadata)
+        network = parser.get_parsed_content("network_def")
+    except Exception as error:  # whatever the class that the config names raises
+        found = f"network_def cannot be built ({describe(error)})"
+        raise InputError(bundle / "configs/inference.json", found, "a network", "correct its arguments") from error
+    if not isinstance(network, nn.Module):
+        found = f"network_def is a {type(network).__name__}"
+        raise InputError(bundle / "configs/inference.json", found, "a torch.nn.Module", "give its class as _target_")
+    ckpt_path = bundle / "models/model.pt"
+    check_weights(ckpt_path, network)
+    network.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=True))
+    return network.cpu().eval()
