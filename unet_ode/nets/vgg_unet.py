@@ -155,13 +155,13 @@ class VGGUNet(nn.Module):
             margin = margin // 2
         return borders
 
-    def forward(self, x: torch.Tensor, margin: int = 0) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, margin: int | None = None) -> torch.Tensor:
+        if margin is None:  # torch's older export to ONNX makes a tensor of any other default
+            margin = 0
         if not torch.jit.is_tracing():
             check_multiples(x, self.step, "VGGUNet")
-        if margin < 0 or (margin > 0 and 2 * margin >= min(x.shape[2:])):
-            raise ValueError(
-                f"margin is {margin} for an input of {list(x.shape)}; expected less than half of each size"
-            )
+            if margin < 0 or (margin > 0 and 2 * margin >= min(x.shape[2:])):
+                raise ValueError(f"margin is {margin}, the input {list(x.shape)}; expected less than half of each size")
         borders = self._borders(margin)
         skips: list[torch.Tensor] = []
         for i, layer in enumerate(self.features):
@@ -175,7 +175,7 @@ class VGGUNet(nn.Module):
             x = up(_crop(x, borders[len(skips)] // 2 - left_out))
             left_out = borders[len(skips)]
             x = torch.cat([skip, x], dim=1)
-            for layer in merge:
+            for layer in merge:  # type: ignore[attr-defined]
                 x = layer(x)
         return self.head(_crop(x, margin - left_out))
 
