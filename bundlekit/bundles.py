@@ -13,12 +13,28 @@ from torch import nn
 from .files import InputError, describe
 from .weights import check_weights
 
-__all__ = ["load_network", "read_metadata"]
+__all__ = ["load_network", "read_config", "read_metadata"]
 
 _METADATA = "configs/metadata.json"
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """One JSON file of a bundle, its references as they stand there.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: where the file cannot be read, is no JSON, or holds something else than an object.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "train.json")
+        >>> _ = path.write_text('["max_epochs", 3]')
+        >>> read_config(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        bundlekit.files.InputError: ...train.json: is a list; expected an object of JSON; correct it, or copy it again
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -46,7 +62,7 @@ def read_metadata(bundle: Path) -> dict[str, Any]:
         >>> read_metadata(folder)
         {'version': '0.1.0'}
     """
-    return _read_object(bundle / _METADATA)
+    return read_config(bundle / _METADATA)
 
 
 def load_network(bundle: Path, *overlays: str) -> nn.Module:
@@ -61,7 +77,7 @@ def load_network(bundle: Path, *overlays: str) -> nn.Module:
     """
     paths = [bundle / f"configs/{name}.json" for name in ("inference", *overlays)]
     for path in paths:
-        _read_object(path)  # MONAI's own errors do not name the file
+        read_config(path)  # MONAI's own errors do not name the file
     metadata = read_metadata(bundle)
     try:
         parser = ConfigParser(ConfigParser.load_config_files(paths))

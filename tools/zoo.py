@@ -36,7 +36,7 @@ import torch
 import yaml
 from monai.data.torchscript_utils import METADATA_FILENAME
 
-from bundlekit.bundles import load_network, read_metadata
+from bundlekit.bundles import load_network, read_config, read_metadata
 from bundlekit.files import InputError, describe
 from bundlekit.training import write_atomically
 
@@ -83,9 +83,13 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
     """What the zoo would send back; weights that are hosted elsewhere may be of any size."""
     missing = [name for name in NEEDED if not (bundle / name).is_file() or not (bundle / name).stat().st_size]
     yield from (f"{bundle / name}: is missing or empty; expected in every bundle" for name in missing)
-    if missing:
+    links = [name for name in NEEDED if (bundle / name).is_symlink()]  # which are not packed
+    yield from (f"{bundle / name}: is a link; expected the file itself" for name in links)
+    if missing or links:
         return
     try:
+        for path in sorted(bundle.glob("configs/*.json")):
+            read_config(path)
         metadata, (name, version) = read_metadata(bundle), read_distribution()
         own, changelog, required = (metadata.get(k) for k in ("version", "changelog", "required_packages_version"))
         if not (re.fullmatch(r"\d+\.\d+\.\d+", str(own)) and isinstance(changelog, dict) and own in changelog):
@@ -123,7 +127,7 @@ def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
     if saved.keys() != scripted.keys() or not all(torch.equal(saved[key], scripted[key]) for key in saved):
         yield f"{script}: holds other weights than model.pt; {remedy}"
     same = {key: stored[METADATA_FILENAME].get(key) for key in metadata}  # it has the versions and the date besides
-    if same != metadata or stored["inference.json"] != json.loads((bundle / "configs/inference.json").read_text()):
+    if same != metadata or stored["inference.json"] != read_config(bundle / "configs/inference.json"):
         name = "inference.json" if same == metadata else "metadata.json"
         yield f"{script}: holds another {name} than configs/; {remedy}"
 

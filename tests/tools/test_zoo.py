@@ -81,13 +81,19 @@ def test_hosted_weights_may_be_large(bundle, monkeypatch):
     assert list(zoo.faults(bundle, "https://example.org")) == []
 
 
-@pytest.mark.parametrize("name", ["metadata", "inference"])
-@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_link_is_not_packed_and_so_no_license(bundle):
+    (bundle / "LICENSE").unlink()
+    (bundle / "LICENSE").symlink_to(ROOT / "LICENSE")
+    assert list(zoo.faults(bundle)) == [f"{bundle}/LICENSE: is a link; expected the file itself"]
+
+
+@pytest.mark.parametrize("name", ["metadata", "inference", "net_paper"])
+@pytest.mark.parametrize("text", [b"{", b"[1]", b"", b'{"note": "\xe9"}'])
 def test_configs_that_cannot_be_read(bundle, name, text):
     path = bundle / f"configs/{name}.json"
-    path.write_text(text)
+    path.write_bytes(text)
     (fault,) = zoo.faults(bundle)
-    assert fault.startswith(f"{path}: ") and "expected" in fault
+    assert fault.startswith(f"{path}: ") and "expected" in fault and len(fault.splitlines()) == 1
 
 
 @pytest.mark.parametrize("changed", [{"changelog": None}, {"changelog": ["0.1.0"]}, {"version": None}])
