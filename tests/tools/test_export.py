@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -80,10 +81,12 @@ def test_an_export_that_is_stopped_ends_what_it_started_and_removes_its_folder(t
     command = run("lung_ct_segmentation", "--formats", "ts", "--output", tmp_path)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert "ckpt_export" in process.stdout.readline()
-        (child,) = psutil.Process(process.pid).children()
+        while not (children := psutil.Process(process.pid).children()):
+            time.sleep(0.1)
+        time.sleep(2)  # it has begun for good
         process.terminate()
         assert process.wait(60) == 1
-    assert not child.is_running() and list(tmp_path.iterdir()) == []
+    assert not any(child.is_running() for child in children) and list(tmp_path.iterdir()) == []
 
 
 def test_a_bundle_that_does_not_exist_is_named():
