@@ -23,11 +23,6 @@ def read(bundle: Path, name: str) -> dict[str, Any]:
     return json.loads((bundle / f"configs/{name}.json").read_text())
 
 
-def channels(bundle: Path) -> list[str]:
-    """What metadata.json calls the channels of the network's output."""
-    return list(read(bundle, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"].values())
-
-
 def values(found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """A picture's label map comes with a third axis of length 1."""
     label_map, affine = found
@@ -49,17 +44,8 @@ def test_what_is_listed(bundle, label_server):
     assert listed["type"] == "segmentation"
     assert listed["version"] == read(bundle, "metadata")["version"]
     assert listed["dimension"] == read(bundle, "inference")["network_def"].get("spatial_dims", 3)  # of the network
-    wanted = {name.lower(): i for i, name in enumerate(channels(bundle)) if name != "background"}
-    assert listed["labels"] == wanted
-
-
-def test_labels_name_the_values_of_the_label_map(bundle, label_server, request):
-    labels = KINDS[bundle.name].labels
-    if channels(bundle) != list(labels):
-        reason = "MONAI Label takes the names of the network's channels for those of values; here they are others"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-    listed = label_server.info()["models"][bundle.name]["labels"]
-    assert listed == {name: value for value, name in enumerate(labels) if name != "background"}
+    labels = KINDS[bundle.name].labels  # value by value of the label map
+    assert listed["labels"] == {name: value for value, name in enumerate(labels) if name != "background"}
 
 
 def test_segments_as_the_bundle_does(bundle, label_server, consumers, tmp_path):
