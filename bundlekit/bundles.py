@@ -1,8 +1,9 @@
-"""A bundle's folder from outside: its metadata and configs, and its network with the weights that it ships."""
+"""A bundle's folder from outside: its configs, and its network with weights."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,7 @@ from torch import nn
 from .files import InputError, describe
 from .weights import check_weights
 
-__all__ = ["load_network", "read_config", "read_metadata"]
-
-_METADATA = "configs/metadata.json"
+__all__ = ["load_network", "read_config"]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -45,32 +44,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_metadata(bundle: Path) -> dict[str, Any]:
-    """metadata.json of a bundle.
-
-    Args:
-        bundle: its folder.
-
-    Raises:
-        InputError: where the file cannot be read, is no JSON, or holds something else than an object.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "configs").mkdir()
-        >>> _ = (folder / "configs/metadata.json").write_text('{"version": "0.1.0"}')
-        >>> read_metadata(folder)
-        {'version': '0.1.0'}
-    """
-    return read_config(bundle / _METADATA)
-
-
-def load_network(bundle: Path, *overlays: str) -> nn.Module:
-    """``network_def`` of inference.json with the weights of models/model.pt, on the CPU, in evaluation mode.
+def load_network(bundle: Path, *overlays: str, ckpt_path: str | os.PathLike | None = None) -> nn.Module:
+    """``network_def`` of inference.json with weights, on the CPU, in evaluation mode.
 
     Args:
         bundle: its folder.
         overlays: names in configs/, without ending, of those laid over inference.json.
+        ckpt_path: a flat state dict; models/model.pt of the bundle by default.
 
     Raises:
         InputError: where a config cannot be read, the network cannot be built, or the weights are not its own.
@@ -78,7 +58,7 @@ def load_network(bundle: Path, *overlays: str) -> nn.Module:
     paths = [bundle / f"configs/{name}.json" for name in ("inference", *overlays)]
     for path in paths:
         read_config(path)  # MONAI's own errors do not name the file
-    metadata = read_metadata(bundle)
+    metadata = read_config(bundle / "configs/metadata.json")
     try:
         parser = ConfigParser(ConfigParser.load_config_files(paths))
         parser.read_meta(metadata)
@@ -89,7 +69,7 @@ def load_network(bundle: Path, *overlays: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         found = f"network_def is a {type(network).__name__}"
         raise InputError(bundle / "configs/inference.json", found, "a torch.nn.Module", "give its class as _target_")
-    ckpt_path = bundle / "models/model.pt"
+    ckpt_path = ckpt_path or bundle / "models/model.pt"
     check_weights(ckpt_path, network)
     network.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=True))
     return network.cpu().eval()

@@ -24,7 +24,7 @@ from typing import Any
 import onnxruntime
 import torch
 
-from bundlekit.bundles import load_network, read_metadata
+from bundlekit.bundles import load_network, read_config
 from bundlekit.experiments import call
 from bundlekit.files import InputError, describe
 from bundlekit.training import write_atomically
@@ -40,15 +40,16 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 def sizes(bundle: Path) -> list[tuple[int, ...]]:
     """Channels and two sizes that metadata.json allows; no axis is as long as another one."""
+    path = bundle / "configs/metadata.json"
     try:
-        image = read_metadata(bundle)["network_data_format"]["inputs"]["image"]
+        image = read_config(path)["network_data_format"]["inputs"]["image"]
         allowed = [[eval(text, {"n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
         turned = [tuple(axis[(i + k) % 3] for i, axis in enumerate(allowed)) for k in (0, 1)]
         return [(image["num_channels"], *size) for size in turned]
     except (KeyError, TypeError, SyntaxError, NameError) as error:
         found = f"network_data_format cannot be used ({describe(error)})"
         expected = "inputs, image: num_channels, and a spatial_shape as in '32*n' for each axis"
-        raise InputError(bundle / "configs/metadata.json", found, expected, "correct it") from error
+        raise InputError(path, found, expected, "correct it") from error
 
 
 def export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:

@@ -6,10 +6,9 @@ Each run has the same epochs, and writes a line for each list of test images (al
 OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
 command may be killed and started anew; --variants and --seeds do a part of it, beside other processes that do others,
 once OUTPUT/data is there. --options takes further keys of train.json, and is to be given with SCORES of its own. The
-tables give mean and standard deviation over the seeds that a variant has. The variant
-both_lists is cosine on the training and the validation images together, as for weights to ship. --mosaics
-VARIANT SEED then compares, for the weights of one run, each field of view of the source segmented as a whole with the
-same field segmented tile by tile.
+tables give mean and standard deviation over the seeds that a variant has. The variant both_lists is cosine on the
+training and the validation images together, as for weights to ship. --mosaics VARIANT SEED then compares, for the
+weights of one run, each field of view of the source segmented as a whole with the same field segmented tile by tile.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ import torch
 import yaml
 from monai.data.torchscript_utils import METADATA_FILENAME
 
-from bundlekit.bundles import load_network, read_config, read_metadata
+from bundlekit.bundles import load_network, read_config
 from bundlekit.files import InputError, describe
 from bundlekit.training import write_atomically
 
@@ -90,7 +90,7 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
     try:
         for path in sorted(bundle.glob("configs/*.json")):
             read_config(path)
-        metadata, (name, version) = read_metadata(bundle), read_distribution()
+        metadata, (name, version) = read_config(bundle / "configs/metadata.json"), read_distribution()
         own, changelog, required = (metadata.get(k) for k in ("version", "changelog", "required_packages_version"))
         if not (re.fullmatch(r"\d+\.\d+\.\d+", str(own)) and isinstance(changelog, dict) and own in changelog):
             yield f"{bundle.name}: version is {own}; expected x.y.z with an entry in changelog"
@@ -169,7 +169,7 @@ def large_files(bundle: Path, url: str) -> str:
 
 def pack(bundle: Path, output: Path, host: str | None) -> Path:
     """Write the zip; its one folder is the bundle."""
-    stem = f"{bundle.name}_v{read_metadata(bundle)['version']}"
+    stem = f"{bundle.name}_v{read_config(bundle / 'configs/metadata.json')['version']}"
     content = {str(path.relative_to(bundle)): path.read_bytes() for path in files_of(bundle)}
     if host is not None:
         hosted = output / "hosted" / stem

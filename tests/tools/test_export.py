@@ -29,7 +29,7 @@ assert BUNDLES
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_sizes_are_two_that_differ_along_every_axis(bundle):
     first, second = export.sizes(bundle)
-    image = export.read_metadata(bundle)["network_data_format"]["inputs"]["image"]
+    image = export.read_config(bundle / "configs/metadata.json")["network_data_format"]["inputs"]["image"]
     assert first[0] == second[0] == image["num_channels"]
     assert all(a != b for a, b in zip(first[1:], second[1:], strict=True)) and len(set(first[1:])) == len(first) - 1
 

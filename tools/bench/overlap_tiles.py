@@ -30,6 +30,7 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer, SlidingWindowInferer
 from PIL import Image
 
+from bundlekit.bundles import load_network
 from bundlekit.phantoms.nuclei import nuclei_microscopy
 from unet_ode.inferers import OverlapTileInferer
 
@@ -57,14 +58,6 @@ def contenders() -> dict[str, Callable[[], Inferer]]:
         "overlap tiles of 256 px in 384": tiles(256, 64),
         "overlap tiles of 128 px in 256 (the report's)": tiles(128, 64),
     }
-
-
-def load_network(weights: str) -> torch.nn.Module:
-    network = ConfigParser(ConfigParser.load_config_file(BUNDLE / "configs/inference.json")).get_parsed_content(
-        "network_def"
-    )
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    return network.eval().to(memory_format=torch.channels_last)
 
 
 def load_image(path: str | None, size: int) -> torch.Tensor:
@@ -104,7 +97,10 @@ def peak_mib() -> float:
 @torch.no_grad()
 def peak_above_network(name: str, args: argparse.Namespace) -> float:
     """MiB that one contender adds to image and network, in this process."""
-    network, image = load_network(args.weights), load_image(args.image, args.size)
+    network, image = (
+        load_network(BUNDLE, ckpt_path=args.weights).to(memory_format=torch.channels_last),
+        load_image(args.image, args.size),
+    )
     network(torch.zeros(1, 3, 64, 64))
     before = resident_mib()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, without that of reading the image
@@ -114,7 +110,10 @@ def peak_above_network(name: str, args: argparse.Namespace) -> float:
 
 @torch.no_grad()
 def compare(args: argparse.Namespace) -> None:
-    network, image = load_network(args.weights), load_image(args.image, args.size)
+    network, image = (
+        load_network(BUNDLE, ckpt_path=args.weights).to(memory_format=torch.channels_last),
+        load_image(args.image, args.size),
+    )
     calls = {name: make() for name, make in contenders().items()}
     inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in image.shape[2:]))
     wanted = OverlapTileInferer(512, 512, divisor=32)(image, network)[inner] > 0
