@@ -206,8 +206,10 @@ def test_metadata_has_the_channels_and_labels_of_the_data(bundle):
     # MONAI Label takes the output's for names of the label map's values, which sigmoid channels are not
     labels = {str(value): name for value, name in enumerate(kind.labels)}
     assert pred["channel_def"] == labels, f"{bundle.name}: channel_def of pred and labels in dataset.json differ"
-    regions = read(bundle, "train").get("regions", {})  # the network's channels are unions of labels
-    assert not regions or {value for values in regions.values() for value in values} == {*map(int, labels)} - {0}
+    train = read(bundle, "train")
+    if "regions" in train:  # the network's channels are unions of labels
+        assert len(train["regions"]) == pred["num_channels"], f"{bundle.name}: {train['regions']}"
+        assert {value for values in train["regions"].values() for value in values} == {*map(int, labels)} - {0}
 
 
 def test_metadata_versions_are_true(bundle):

@@ -97,10 +97,8 @@ def peak_mib() -> float:
 @torch.no_grad()
 def peak_above_network(name: str, args: argparse.Namespace) -> float:
     """MiB that one contender adds to image and network, in this process."""
-    network, image = (
-        load_network(BUNDLE, ckpt_path=args.weights).to(memory_format=torch.channels_last),
-        load_image(args.image, args.size),
-    )
+    network = load_network(BUNDLE, ckpt_path=args.weights).to(memory_format=torch.channels_last)
+    image = load_image(args.image, args.size)
     network(torch.zeros(1, 3, 64, 64))
     before = resident_mib()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, without that of reading the image
@@ -110,10 +108,8 @@ def peak_above_network(name: str, args: argparse.Namespace) -> float:
 
 @torch.no_grad()
 def compare(args: argparse.Namespace) -> None:
-    network, image = (
-        load_network(BUNDLE, ckpt_path=args.weights).to(memory_format=torch.channels_last),
-        load_image(args.image, args.size),
-    )
+    network = load_network(BUNDLE, ckpt_path=args.weights).to(memory_format=torch.channels_last)
+    image = load_image(args.image, args.size)
     calls = {name: make() for name, make in contenders().items()}
     inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in image.shape[2:]))
     wanted = OverlapTileInferer(512, 512, divisor=32)(image, network)[inner] > 0
