@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from typing import Any
 
 from ignite.engine import Events
 from monai.data import Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.utils import ensure_tuple
-from tqdm import tqdm
 
 from .checks import RunChecks
 from .files import InputError, describe
+from .processes import tell
 from .record import RunRecord
 
 __all__ = ["FileDataset", "FileEvaluator"]
@@ -84,7 +83,7 @@ class FileEvaluator(SupervisedEvaluator):
             reason = _explain(error)
         remedy = "look at the file, or at the memory and the disk where the reason is one of these"
         problem = InputError(json.loads(files)[0], f"could not be segmented ({reason})", "outputs", remedy)
-        tqdm.write(f"left out: {problem}", file=sys.stderr)
+        tell(f"left out: {problem}")
         self.checks.leave_out(problem)
         engine.state.batch, engine.state.output = [], []
         return engine.state.output

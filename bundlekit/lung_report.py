@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from ignite.engine import Engine, Events
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
-from tqdm import tqdm
 
 from .files import InputNote
 from .lungs import LEFT, RIGHT, to_ras
+from .processes import tell
 from .record import RunRecord
 from .series import name_volume
 from .training import write_atomically
@@ -164,7 +163,7 @@ class LungReport:
         values, affine = (np.asarray(labels[0]), np.asarray(hu[0])), np.asarray(labels.affine, float)
         note = _note(path, values[0], left_out_ml)
         if note:
-            tqdm.write(f"warning: {note}", file=sys.stderr)  # on a line of its own, whatever bar is shown
+            tell(f"warning: {note}")
         if not self.enabled:
             return
         measured = measure_lungs(*values, affine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from monai.utils import convert_to_numpy
 from skimage.measure import regionprops
 
 from .files import InputNote
+from .processes import tell
 from .record import RunRecord
 from .training import write_atomically
 
@@ -77,7 +77,7 @@ class MaskReport:
             if not row["found"]:
                 remedy = "look at the image, which may show another place or be too dark"
                 note = InputNote(path, f"no {self.what} found", "one", remedy)
-                print(f"note: {note}", file=sys.stderr, flush=True)
+                tell(f"note: {note}")
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         def write_table(name: str) -> None:

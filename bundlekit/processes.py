@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from .files import InputError
 
@@ -19,6 +21,7 @@ __all__ = [
     "number_and_count",
     "pick_device",
     "speaks",
+    "tell",
     "was_restarted",
 ]
 
@@ -62,6 +65,11 @@ def number_and_count() -> tuple[int, int]:
 def speaks() -> bool:
     """Whether it is this process that tells people what all have found: the first one of those that are connected."""
     return not is_connected() or dist.get_rank() == 0
+
+
+def tell(text: str) -> None:
+    """Write a line to stderr during the run, on a line of its own whatever bar this or the first process shows."""
+    tqdm.write(text if speaks() else f"\n{text}", file=sys.stderr)  # tqdm knows the bars of its own process only
 
 
 def pick_device() -> str:

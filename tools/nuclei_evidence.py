@@ -65,9 +65,9 @@ def with_both_lists(data: Path, folder: Path) -> Path:
 def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argparse.Namespace) -> list[Row]:
     """A line of scores for each list of test images."""
     overlays = VARIANTS.get(variant, [])
-    common = {"dataset_dir": data, "amp": args.amp}
     settings = {
-        **common,
+        "dataset_dir": data,
+        "amp": args.amp,
         **args.options,
         "seed": seed,
         "max_epochs": args.max_epochs,
@@ -83,8 +83,8 @@ def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argpar
     for section in SECTIONS:
         folder = run / section
         if not (folder / "metrics.json").exists():
-            places = {"output_dir": folder, "ckpt_path": run / "model.pt", "section": section}
-            run_bundle(BUNDLE, ["train", "evaluate", *overlays], **places, **common)
+            places = {"dataset_dir": data, "output_dir": folder, "ckpt_path": run / "model.pt", "section": section}
+            run_bundle(BUNDLE, ["train", "evaluate", *overlays], **places, amp="false")
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
         key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), section), strict=True))
         rows.append({**key, **{name: f"{metrics[source]:.5f}" for name, source in METRICS.items()}})
@@ -166,9 +166,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_epochs", type=int, default=40)
     parser.add_argument("--val_interval", type=int, default=10)
-    parser.add_argument(
-        "--amp", choices=("true", "false"), default="false", help="bfloat16, on processors that have it"
-    )
+    parser.add_argument("--amp", choices=("true", "false"), default="false", help="train, not score, in bfloat16")
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: the bundle's")
     parser.add_argument("--options", type=json.loads, default={}, help='of each training, {"crop_size": [128, 128]}')
     parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
