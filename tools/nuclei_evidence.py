@@ -84,7 +84,7 @@ def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argpar
         folder = run / section
         if not (folder / "metrics.json").exists():
             places = {"dataset_dir": data, "output_dir": folder, "ckpt_path": run / "model.pt", "section": section}
-            run_bundle(BUNDLE, ["train", "evaluate", *overlays], **places, amp="false")
+            run_bundle(BUNDLE, ["train", "evaluate", *overlays], **places, **args.options, amp="false")
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
         key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), section), strict=True))
         rows.append({**key, **{name: f"{metrics[source]:.5f}" for name, source in METRICS.items()}})
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--val_interval", type=int, default=10)
     parser.add_argument("--amp", choices=("true", "false"), default="false", help="train, not score, in bfloat16")
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: the bundle's")
-    parser.add_argument("--options", type=json.loads, default={}, help='of each training, {"crop_size": [128, 128]}')
+    parser.add_argument("--options", type=json.loads, default={}, help='of each run, {"crop_size": [128, 128]}')
     parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
     args = parser.parse_args()
     output, source = args.output.resolve(), args.source.resolve()
