@@ -1,9 +1,11 @@
-"""A bundle's folder from outside: its configs, and its network with weights."""
+"""A bundle's folder from outside: its configs, its network with weights, and what was exported from it."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from torch import nn
 from .files import InputError, describe
 from .weights import check_weights
 
-__all__ = ["load_network", "read_config"]
+__all__ = ["TOLERANCE", "image_shapes", "largest_difference", "load_network", "read_config"]
+
+TOLERANCE = 1e-4
+"""How far an exported network may be off, as a share of the largest output: float32, summed in another order."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -73,3 +78,55 @@ def load_network(bundle: Path, *overlays: str, ckpt_path: str | os.PathLike | No
     check_weights(ckpt_path, network)
     network.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=True))
     return network.cpu().eval()
+
+
+def image_shapes(bundle: Path, network: nn.Module) -> list[tuple[int, ...]]:
+    """Channels and size of two images that metadata.json allows, of which no axis is as long as another one.
+
+    Args:
+        bundle: its folder.
+        network: is run on a batch of each.
+
+    Raises:
+        InputError: where metadata.json gives none, the network does not take them, or gives values that are not finite.
+    """
+    path = bundle / "configs/metadata.json"
+    expected, remedy = "inputs, image: num_channels, and a spatial_shape as in '32*n' for each axis", "correct it"
+    try:
+        image = read_config(path)["network_data_format"]["inputs"]["image"]
+        allowed = [[eval(text, {"n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
+        turned = [tuple(axis[(i + k) % 3] for i, axis in enumerate(allowed)) for k in (0, 1)]
+        shapes = [(image["num_channels"], *size) for size in turned]
+        with torch.no_grad():
+            outputs = [network(torch.rand(1, *shape)) for shape in shapes]
+    except Exception as error:  # whatever the text or the network raises
+        raise InputError(path, f"network_data_format cannot be used ({describe(error)})", expected, remedy) from error
+    if not all(output.isfinite().all() for output in outputs):
+        found = "the network gives values that are not finite"
+        raise InputError(bundle / "models/model.pt", found, "finite ones", "train and save it again")
+    return shapes
+
+
+@torch.no_grad()
+def largest_difference(
+    exported: Callable[[torch.Tensor], torch.Tensor],
+    network: Callable[[torch.Tensor], torch.Tensor],
+    shapes: Sequence[tuple[int, ...]],
+) -> float:
+    """The largest one between two networks' outputs, as a share of the largest output; NaN where one has it.
+
+    Args:
+        exported: takes and gives tensors as ``network`` does.
+        network: to compare with.
+        shapes: (channels, ...) of images; of each, a batch of 1 and one of 3 are made of random values in [0, 1).
+
+    Example:
+        >>> largest_difference(lambda x: 1.5 * x, lambda x: 2 * x, [(1, 8, 8)])
+        0.25
+    """
+    shares: list[float] = []
+    for shape, batch in product(shapes, (1, 3)):
+        image = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(batch))
+        wanted = network(image)
+        shares.append(float((exported(image) - wanted).abs().max() / wanted.abs().max()))
+    return float(torch.tensor(shares).max())  # Python's max may lose a NaN

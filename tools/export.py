@@ -17,39 +17,22 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import torch
 
-from bundlekit.bundles import load_network, read_config
+from bundlekit.bundles import TOLERANCE, image_shapes, largest_difference, load_network
 from bundlekit.experiments import call
 from bundlekit.files import InputError, describe
 from bundlekit.training import write_atomically
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
-TOLERANCE = 1e-4
-"""Of the largest output: float32, whose sums another program takes in another order."""
 FIXED = "net_fixed_step"
 FORMATS = ("ts", "onnx")
 
 Network = Callable[[torch.Tensor], torch.Tensor]
-
-
-def sizes(bundle: Path) -> list[tuple[int, ...]]:
-    """Channels and two sizes that metadata.json allows; no axis is as long as another one."""
-    path = bundle / "configs/metadata.json"
-    try:
-        image = read_config(path)["network_data_format"]["inputs"]["image"]
-        allowed = [[eval(text, {"n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
-        turned = [tuple(axis[(i + k) % 3] for i, axis in enumerate(allowed)) for k in (0, 1)]
-        return [(image["num_channels"], *size) for size in turned]
-    except (KeyError, TypeError, SyntaxError, NameError) as error:
-        found = f"network_data_format cannot be used ({describe(error)})"
-        expected = "inputs, image: num_channels, and a spatial_shape as in '32*n' for each axis"
-        raise InputError(path, found, expected, "correct it") from error
 
 
 def export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
@@ -69,17 +52,6 @@ def open_onnx(path: Path) -> Network:
     return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
 
-@torch.no_grad()
-def largest_difference(exported: Network, network: Network, shapes: list[tuple[int, ...]]) -> float:
-    """As a share of the largest output, over both sizes and batches of 1 and 3; NaN where one has it."""
-    shares: list[float] = []
-    for shape, batch in product(shapes, (1, 3)):
-        image = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(batch))
-        wanted = network(image)
-        shares.append(float((exported(image) - wanted).abs().max() / wanted.abs().max()))
-    return float(torch.tensor(shares).max())  # Python's max may lose a NaN
-
-
 def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
     """TorchScript with inference.json and metadata.json in it."""
     files = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.json", "ckpt_file": ckpt}
@@ -90,7 +62,8 @@ def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
 def export(bundle: Path, output: Path | None, formats: Sequence[str]) -> list[dict[str, Any]]:
     """The files of a bundle, each with how far it is off; those that are right are put in their places."""
     ckpt = bundle / "models/model.pt"
-    network, shapes = load_network(bundle), sizes(bundle)
+    network = load_network(bundle)
+    shapes = image_shapes(bundle, network)
     target, prefix = (bundle / "models", "") if output is None else (output, f"{bundle.name}_")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as folder:
@@ -138,9 +111,10 @@ def main() -> None:
         parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     if args.output is not None:
         args.output = args.output.resolve()
-        if args.output.exists() and not args.output.is_dir():
-            parser.error(f"--output {args.output}: is a file; expected a folder, or none yet")
-        args.output.mkdir(parents=True, exist_ok=True)
+        try:
+            args.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--output {args.output}: {describe(error)}; expected a folder, or where one can be made")
     rows = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folder
     try:

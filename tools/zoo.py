@@ -7,10 +7,11 @@ OUTPUT. With --host the weights stay out of the zip: they go to OUTPUT/hosted/BU
 hand, and large_files.yml in the zip says where they are and what their SHA-256 is, for `python -m monai.bundle
 download_large_files`; the trial takes them from OUTPUT. The same input gives the same zip and wheel.
 
-Before it is packed, a bundle must have all that the zoo asks for; what is missing is told at once. In the trial each
-zip is unpacked outside of the repository, with an environment of its own: it finds the weights, checks the network
-against metadata.json, and segments phantoms. --acceptance runs a further program of yours there, with the bundle's
-folder behind its words. Exit code 1 where anything fails; zips of before whose trial fails now stay as they were.
+Before it is packed, a bundle must have the files and the metadata that the zoo asks for, weights of its network, and a
+model.ts that gives what the network gives; what is wrong is told at once. In the trial each zip is unpacked outside of
+the repository, with an environment of its own: it finds the weights, checks the network against metadata.json, and
+segments phantoms. --acceptance runs a further program of yours there, with the bundle's folder behind its words. Exit
+code 1 where anything fails; zips of before whose trial fails now stay as they were.
 """
 
 from __future__ import annotations
@@ -36,20 +37,28 @@ import torch
 import yaml
 from monai.data.torchscript_utils import METADATA_FILENAME
 
-from bundlekit.bundles import load_network, read_config
+from bundlekit.bundles import TOLERANCE, image_shapes, largest_difference, load_network, read_config
 from bundlekit.files import InputError, describe
 from bundlekit.training import write_atomically
+from bundlekit.weights import check_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ("models/model.pt", "models/model.ts")  # that every bundle has
 NEEDED = (
     "LICENSE",
     "docs/README.md",
+    "docs/data_license.txt",
     "configs/metadata.json",
     "configs/inference.json",
     "configs/train.json",
     *WEIGHTS,
 )
+SAID = (
+    "name", "schema", "task", "description", "authors", "copyright",
+    "monai_version", "pytorch_version", "numpy_version",
+)  # fmt: skip
+"""Texts that MONAI's schema of metadata.json demands, and the name."""
+
 PACKED = (
     "LICENSE",
     *(f"configs/**/*.{ending}" for ending in ("json", "conf")),
@@ -57,6 +66,9 @@ PACKED = (
     "scripts/**/*.py",
 )
 """Patterns of what goes into a zip, besides the weights that a config names."""
+
+MADE = frozenset(("data", "eval", "__pycache__"))
+"""Folders that a bundle's own programs fill."""
 
 LARGEST_MB = 25
 BIRTH = (1980, 1, 1, 0, 0, 0)  # of all files in a zip, so that it depends on their content alone
@@ -88,12 +100,15 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
     if missing or links:
         return
     try:
-        for path in sorted(bundle.glob("configs/*.json")):
+        for path in sorted(bundle.glob("configs/**/*.json")):
             read_config(path)
         metadata, (name, version) = read_config(bundle / "configs/metadata.json"), read_distribution()
         own, changelog, required = (metadata.get(k) for k in ("version", "changelog", "required_packages_version"))
         if not (re.fullmatch(r"\d+\.\d+\.\d+", str(own)) and isinstance(changelog, dict) and own in changelog):
             yield f"{bundle.name}: version is {own}; expected x.y.z with an entry in changelog"
+        unsaid = [key for key in SAID if not (isinstance(metadata.get(key), str) and metadata[key].strip())]
+        if unsaid:
+            yield f"{bundle / 'configs/metadata.json'}: has no {', '.join(unsaid)}; expected a text for each; add it"
         found = required.get(name) if isinstance(required, dict) else required
         if found != version:
             yield f"{bundle.name}: required_packages_version has {name} {found}; expected {version}, as in setup.cfg"
@@ -107,29 +122,37 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
 
 
 def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
-    """model.pt has to fit the network, and model.ts to be its export with the configs as they are."""
+    """All weights have to be readable, model.pt the network's, and model.ts its export with the configs as they are."""
     ckpt, script = (bundle / name for name in WEIGHTS)
-    network = load_network(bundle).state_dict()
-    saved = torch.load(ckpt, map_location="cpu", weights_only=True)
+    for name in named_weights(bundle):
+        check_weights(bundle / name)
+    network = load_network(bundle)
+    saved, own = torch.load(ckpt, map_location="cpu", weights_only=True), network.state_dict()
     for key, value in saved.items():
-        if value.dtype != network[key].dtype or not value.isfinite().all():
+        if value.dtype != own[key].dtype or not value.isfinite().all():
             found = f"of {value.dtype}" if value.isfinite().all() else "not finite"
-            yield f"{ckpt}: {key} is {found}; expected finite values of {network[key].dtype}; train and save it again"
+            yield f"{ckpt}: {key} is {found}; expected finite values of {own[key].dtype}; train and save it again"
             return
+    shapes = image_shapes(bundle, network)
     embedded = {METADATA_FILENAME: "", "inference.json": ""}
-    remedy = f"run make export BUNDLE={bundle.name}"
+    remedy = f"where that is right, run make export BUNDLE={bundle.name}"
     try:
-        scripted = torch.jit.load(script, map_location="cpu", _extra_files=embedded).state_dict()
+        scripted = torch.jit.load(script, map_location="cpu", _extra_files=embedded).eval()
         stored = {name: json.loads(text) for name, text in embedded.items()}
-    except (RuntimeError, ValueError) as error:
-        yield f"{script}: cannot be loaded ({describe(error)}); expected TorchScript that holds the configs; {remedy}"
+        off = largest_difference(scripted, network, shapes[:1])
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        found = f"cannot be loaded and run ({describe(error)})"
+        yield f"{script}: {found}; expected TorchScript that holds the configs; {remedy}"
         return
-    if saved.keys() != scripted.keys() or not all(torch.equal(saved[key], scripted[key]) for key in saved):
+    state = scripted.state_dict()
+    if saved.keys() != state.keys() or not all(torch.equal(saved[key], state[key]) for key in saved):
         yield f"{script}: holds other weights than model.pt; {remedy}"
-    same = {key: stored[METADATA_FILENAME].get(key) for key in metadata}  # it has the versions and the date besides
-    if same != metadata or stored["inference.json"] != read_config(bundle / "configs/inference.json"):
-        name = "inference.json" if same == metadata else "metadata.json"
-        yield f"{script}: holds another {name} than configs/; {remedy}"
+    elif not off <= TOLERANCE:
+        yield f"{script}: gives other values than the network of inference.json, {off:.1e} off; {remedy}"
+    configs = {METADATA_FILENAME: metadata, "inference.json": read_config(bundle / "configs/inference.json")}
+    for name, config in configs.items():
+        if stored[name] != config:
+            yield f"{script}: holds another {name} than configs/; {remedy}"
 
 
 def is_hidden(path: Path, bundle: Path) -> bool:
@@ -137,20 +160,25 @@ def is_hidden(path: Path, bundle: Path) -> bool:
     return any(part.startswith((".", "__pycache__")) for part in path.relative_to(bundle).parts)
 
 
+def named_weights(bundle: Path) -> list[str]:
+    """Files in models/, besides those of WEIGHTS, that a config names."""
+    configs = "".join(path.read_text(encoding="utf-8") for path in sorted(bundle.glob("configs/**/*.json")))
+    return sorted(set(re.findall(r"models/[\w.-]+", configs)).difference(WEIGHTS))
+
+
 def files_of(bundle: Path) -> list[Path]:
     """What goes into the zip, in order."""
-    configs = "".join(path.read_text(encoding="utf-8") for path in sorted(bundle.glob("configs/*.json")))
-    weights = {bundle / name for name in (*WEIGHTS, *re.findall(r"models/[\w.-]+", configs))}
+    weights = {bundle / name for name in (*WEIGHTS, *named_weights(bundle))}
     found = {path for pattern in PACKED for path in bundle.glob(pattern)} | weights
     return sorted(path for path in found if path.is_file() and not path.is_symlink() and not is_hidden(path, bundle))
 
 
 def left_out(bundle: Path) -> list[Path]:
-    """What lies in the folders of a bundle and does not go into the zip, besides what is made there anew."""
+    """What lies in a bundle and does not go into the zip, besides what is made there anew."""
     packed = files_of(bundle)
-    places = [bundle / name for name in ("configs", "docs", "models", "scripts")]
-    found = [path for place in places for path in sorted(place.rglob("*")) if not path.is_dir()]
-    return [p for p in found if p not in packed and p.suffix != ".onnx" and "__pycache__" not in p.parts]
+    found = [path for path in sorted(bundle.rglob("*")) if not path.is_dir() and path not in packed]
+    made = [path for path in found if path.suffix == ".onnx" or MADE.intersection(path.relative_to(bundle).parts)]
+    return [path for path in found if path not in made]
 
 
 def weights_of(bundle: Path) -> list[str]:
@@ -283,19 +311,27 @@ def main() -> None:
     if args.host is not None and not re.match(r"\w+://.", args.host):
         parser.error(f"--host {args.host!r}: is no URL; expected one as https://example.org/weights")
     output = args.output.resolve()
-    if output.exists() and not output.is_dir():
-        parser.error(f"--output {output}: is a file; expected a folder, or none yet")
+    file = next((path for path in (output, *output.parents) if path.is_file()), None)
+    if file is not None:
+        parser.error(f"--output {output}: {file} is a file; expected a folder, or none yet")
     bundles = [ROOT / "bundles" / name for name in args.bundles or known]
     if wrong := [fault for bundle in bundles for fault in faults(bundle, args.host)]:
         raise SystemExit("\n".join(wrong))
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {output}: {describe(error)}; expected a folder, or where one can be made")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folders
     failed = []
     with tempfile.TemporaryDirectory(dir=output, prefix=".zoo-") as folder, tempfile.TemporaryDirectory() as elsewhere:
         made = Path(folder)
         for path in (path for bundle in bundles for path in left_out(bundle)):
             print(f"left out: {path}", flush=True)
-        archives = [pack(bundle, made, args.host) for bundle in bundles]
+        archives = []
+        for bundle in bundles:
+            archives.append(pack(bundle, made, args.host))
+            names = [path.relative_to(bundle).as_posix() for path in files_of(bundle)]
+            print(f"{bundle.name}: {len(names)} files: {', '.join(names)}", flush=True)
         wheel = build_wheel(made)
         if not args.no_trial:
             acceptance = [str(Path(word).resolve()) if Path(word).exists() else word for word in args.acceptance]
@@ -308,7 +344,8 @@ def main() -> None:
             except Failed as error:
                 print(error, file=sys.stderr, flush=True)
                 failed.append(archive.name)
-        wheel.replace(output / wheel.name)
+        if len(failed) < len(archives):
+            wheel.replace(output / wheel.name)
     packed = sorted([*output.glob("*.zip"), *output.glob("*.whl")])
     sums = "".join(f"{sha256(path)}  {path.name}\n" for path in packed)
     write_atomically(output / "SHA256SUMS", lambda name: Path(name).write_text(sums))

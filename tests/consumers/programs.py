@@ -142,9 +142,9 @@ class LabelServer:
         if label is not None:
             self.post_form("PUT", "/datastore/label", {"image": image_id, "tag": "final"}, params={}, label=label)
 
-    def infer(self, model: str, image_id: str, ending: str, output: Path) -> Path:
+    def infer(self, model: str, image_id: str, ending: str, output: Path, dtype: str = "uint8") -> Path:
         """Segment an uploaded image; the path of the label map, ``output`` with ``ending`` behind it."""
-        params = {"device": "cpu", "result_extension": ending, "result_dtype": "uint8"}
+        params = {"device": "cpu", "result_extension": ending, "result_dtype": dtype}
         data = self.post_form("POST", f"/infer/{model}", {"image": image_id, "output": "image"}, params=params)
         path = output.with_name(output.name + ending)
         path.write_bytes(data)

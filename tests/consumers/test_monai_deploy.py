@@ -31,5 +31,5 @@ def test_operator_segments_as_the_bundle_does(bundle, consumers, tmp_path):
     compare(consumers, bundle, "loaded", tmp_path)
 
 
-def test_operator_takes_a_volume_from_dicom(consumers, tmp_path):
+def test_operator_takes_a_volume_in_the_order_of_dicom(consumers, tmp_path):
     compare(consumers, VOLUME, "dicom", tmp_path)

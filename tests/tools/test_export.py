@@ -14,6 +14,8 @@ import psutil
 import pytest
 import torch
 
+from bundlekit.bundles import read_config
+
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -28,8 +30,8 @@ assert BUNDLES
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_sizes_are_two_that_differ_along_every_axis(bundle):
-    first, second = export.sizes(bundle)
-    image = export.read_config(bundle / "configs/metadata.json")["network_data_format"]["inputs"]["image"]
+    first, second = export.image_shapes(bundle, torch.nn.Identity())
+    image = read_config(bundle / "configs/metadata.json")["network_data_format"]["inputs"]["image"]
     assert first[0] == second[0] == image["num_channels"]
     assert all(a != b for a, b in zip(first[1:], second[1:], strict=True)) and len(set(first[1:])) == len(first) - 1
 
@@ -56,24 +58,44 @@ def test_what_is_no_number_is_no_small_difference():
     assert not export.largest_difference(exported, lambda image: image, [(1, 6, 4), (1, 8, 6)]) <= export.TOLERANCE
 
 
-@pytest.mark.parametrize("shape", [["32*m", "32*n"], None, 3])
+def write_metadata(bundle: Path, **image: object) -> None:
+    (bundle / "configs").mkdir(exist_ok=True)
+    metadata = {"network_data_format": {"inputs": {"image": image}}}
+    (bundle / "configs/metadata.json").write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("shape", [["32*m", "32*n"], ["32//(n-n)", "32*n"], ["32*n/2", "32*n"], ["-n", "n"], None, 3])
 def test_sizes_that_cannot_be_used_are_told(tmp_path, shape):
-    (tmp_path / "configs").mkdir()
-    image = {"num_channels": 1, "spatial_shape": shape}
-    path = tmp_path / "configs/metadata.json"
-    path.write_text(json.dumps({"network_data_format": {"inputs": {"image": image}}}))
+    write_metadata(tmp_path, num_channels=1, spatial_shape=shape)
     with pytest.raises(ValueError, match=r"metadata.json: network_data_format cannot be used \(.*\); expected inputs"):
-        export.sizes(tmp_path)
+        export.image_shapes(tmp_path, torch.nn.Identity())
+
+
+def test_images_that_the_network_does_not_take_are_told(tmp_path):
+    write_metadata(tmp_path, num_channels=2, spatial_shape=["8*n", "8*n"])
+    with pytest.raises(ValueError, match=r"cannot be used \(RuntimeError: .*expected inputs, image: num_channels"):
+        export.image_shapes(tmp_path, torch.nn.Conv2d(1, 1, 3))
+
+
+def test_weights_that_give_no_numbers_are_told(tmp_path):
+    write_metadata(tmp_path, num_channels=1, spatial_shape=["8*n", "8*n"])
+    network = torch.nn.Conv2d(1, 1, 1)
+    torch.nn.init.constant_(network.bias, float("nan"))
+    with pytest.raises(ValueError, match=r"model.pt: the network gives values that are not finite; expected finite"):
+        export.image_shapes(tmp_path, network)
 
 
 def run(*words: object) -> list[str]:
     return [sys.executable, str(PATH), *map(str, words)]
 
 
-def test_an_output_that_is_a_file_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["out", "out/files"])
+def test_an_output_that_is_a_file_is_named(tmp_path, name):
     (tmp_path / "out").touch()
-    done = subprocess.run(run("--output", tmp_path / "out"), capture_output=True, text=True)
-    assert done.returncode == 2 and "out: is a file; expected a folder" in done.stderr
+    done = subprocess.run(run("--output", tmp_path / name), capture_output=True, text=True)
+    assert (
+        done.returncode == 2 and f"--output {tmp_path / name}: " in done.stderr and "expected a folder" in done.stderr
+    )
 
 
 @pytest.mark.slow

@@ -65,7 +65,48 @@ def test_scripted_weights_have_to_be_those_of_the_other_file(bundle):
     state[next(iter(state))].flatten()[0] += 1
     torch.save(state, path)
     (fault,) = zoo.faults(bundle)
-    assert "model.ts: holds other weights than model.pt; run make export" in fault
+    assert "model.ts: holds other weights than model.pt; where that is right, run make export" in fault
+
+
+def test_a_script_that_computes_something_else(bundle):
+    path = bundle / "models/model.ts"
+    network = zoo.load_network(bundle)
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.ReLU | torch.nn.LeakyReLU | torch.nn.PReLU):
+                setattr(module, name, torch.nn.Tanh())
+    texts = {name: (bundle / f"configs/{name}").read_text() for name in ("metadata.json", "inference.json")}
+    torch.jit.save(torch.jit.script(network), path, _extra_files=texts)
+    (fault,) = zoo.faults(bundle)
+    assert "model.ts: gives other values than the network of inference.json" in fault
+
+
+@pytest.mark.parametrize("key", zoo.SAID)
+def test_metadata_that_the_zoo_asks_for(bundle, key):
+    change_metadata(bundle, **{key: " "})
+    said, embedded = zoo.faults(bundle)
+    assert f"metadata.json: has no {key}; expected a text for each" in said and "model.ts: holds another" in embedded
+
+
+@pytest.mark.parametrize(
+    "tensors", [{}, {"inputs": []}, {"inputs": {"image": {"num_channels": 7, "spatial_shape": ["32*n", "32*n"]}}}]
+)
+def test_metadata_of_no_image_that_the_network_takes(bundle, tensors):
+    change_metadata(bundle, network_data_format=tensors)
+    (fault,) = zoo.faults(bundle)
+    assert "metadata.json: network_data_format cannot be used" in fault
+
+
+@pytest.mark.parametrize("content", [None, b"junk"])
+def test_weights_that_a_config_names(tmp_path, content):
+    optic = ROOT / "bundles/optic_disc_fundus_segmentation"
+    bundle = Path(shutil.copytree(optic, tmp_path / optic.name, ignore=shutil.ignore_patterns("data", "eval")))
+    path = bundle / "models/localizer.pt"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    (fault,) = zoo.faults(bundle)
+    assert fault.startswith(f"{path}: ") and "expected" in fault
 
 
 def test_a_large_file_is_named(bundle):
@@ -87,10 +128,11 @@ def test_a_link_is_not_packed_and_so_no_license(bundle):
     assert list(zoo.faults(bundle)) == [f"{bundle}/LICENSE: is a link; expected the file itself"]
 
 
-@pytest.mark.parametrize("name", ["metadata", "inference", "net_paper"])
+@pytest.mark.parametrize("name", ["metadata", "inference", "net_paper", "sites/one"])
 @pytest.mark.parametrize("text", [b"{", b"[1]", b"", b'{"note": "\xe9"}'])
 def test_configs_that_cannot_be_read(bundle, name, text):
     path = bundle / f"configs/{name}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(text)
     (fault,) = zoo.faults(bundle)
     assert fault.startswith(f"{path}: ") and "expected" in fault and len(fault.splitlines()) == 1
@@ -129,7 +171,10 @@ def change_inference(bundle: Path) -> None:
 def test_configs_that_were_changed_after_the_export(bundle, change, name):
     change(bundle)
     (fault,) = zoo.faults(bundle)
-    assert f"model.ts: holds another {name}.json than configs/; run make export BUNDLE=lung_ct" in fault
+    assert (
+        f"model.ts: holds another {name}.json than configs/; where that is right, run make export BUNDLE=lung_ct"
+        in fault
+    )
 
 
 def save(bundle: Path, change) -> None:
@@ -174,10 +219,11 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
     (bundle / "docs/linked.png").symlink_to(PATH)
     (bundle / "models/checkpoint_10.pt").write_bytes(b"of a training")
     (bundle / "configs/train.json.orig").write_text("{}")
+    (bundle / "patient.png").write_bytes(b"private")
     names = [path.relative_to(bundle).as_posix() for path in zoo.left_out(bundle)]
     assert names == [
         "configs/train.json.orig", "docs/.env", "docs/linked.png", "models/.export-1/model.ts",
-        "models/checkpoint_10.pt",
+        "models/checkpoint_10.pt", "patient.png",
     ]  # fmt: skip
     first = zoo.pack(bundle, tmp_path / "first", None)
     for path in bundle.rglob("*"):
@@ -190,7 +236,9 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
         assert archive.read(f"{SMALL.name}/models/model.pt") == (SMALL / "models/model.pt").read_bytes()
     assert {f"{SMALL.name}/{name}" for name in zoo.NEEDED} < set(names)
     assert not [
-        name for name in names if any(part in name for part in ("data/", ".onnx", "/.", "linked", "orig", "_10"))
+        name
+        for name in names
+        if any(part in name for part in ("data/", ".onnx", "/.", "linked", "orig", "_10", "patient"))
     ]
 
 
@@ -260,10 +308,16 @@ def test_a_host_that_is_no_url(host):
     assert done.returncode == 2 and "is no URL; expected one as https://" in done.stderr
 
 
-def test_an_output_that_is_a_file_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["out", "out/zoo"])
+def test_an_output_that_is_a_file_is_named(tmp_path, name):
     (tmp_path / "out").touch()
-    done = run("--output", tmp_path / "out")
-    assert done.returncode == 2 and "out: is a file; expected a folder" in done.stderr
+    done = run("--output", tmp_path / name)
+    assert done.returncode == 2 and f"{tmp_path / 'out'} is a file; expected a folder" in done.stderr
+
+
+def test_an_output_that_cannot_be_made_is_named():
+    done = run(SMALL.name, "--output", "/proc/zoo")
+    assert done.returncode == 2 and "--output /proc/zoo: FileNotFoundError" in done.stderr
 
 
 @pytest.mark.slow
