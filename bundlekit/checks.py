@@ -19,7 +19,15 @@ from .datalists import find_images, find_overwritten, name_output, read_section
 from .files import InputError, InputNote, require_file
 from .images import LOAD, check_item
 from .modalities import pick_files
-from .options import check_ascending, check_counts, check_multiples, check_positive, check_seed, is_positive
+from .options import (
+    check_ascending,
+    check_counts,
+    check_multiples,
+    check_positive,
+    check_ranges,
+    check_seed,
+    is_positive,
+)
 from .preconditions import (
     Need,
     check_device,
@@ -160,7 +168,8 @@ class RunChecks:
         counts: Mapping[str, Any] | None = None,
         positive: Mapping[str, Any] | None = None,
         ascending: Mapping[str, Any] | None = None,
-        multiples: Mapping[str, tuple[Any, Sequence[int]]] | None = None,
+        multiples: Mapping[str, tuple[Any, Sequence[int] | int]] | None = None,
+        ranges: Mapping[str, tuple[Any, float, float]] | None = None,
         phantom_sha256: str | None = None,
         pretrained_path: str | os.PathLike | None = None,
     ) -> None:
@@ -180,6 +189,7 @@ class RunChecks:
             positive: those that must be numbers above 0.
             ascending: those that must be two numbers, the lower one first.
             multiples: those that must be whole numbers above 0, each a multiple of a step of its own, and the steps.
+            ranges: those that must be numbers within bounds, and the bounds.
             phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
                 them is told so.
             pretrained_path: weights that a part of the network starts from and that must be there; None for none.
@@ -204,6 +214,7 @@ class RunChecks:
             (positive, check_positive),
             (ascending, check_ascending),
             (multiples, check_multiples),
+            (ranges, check_ranges),
         ):
             needs += [({name: value}, check) for name, value in (options or {}).items()]
         errors += failures(needs)

@@ -8,7 +8,15 @@ from typing import Any
 
 from .files import InputError
 
-__all__ = ["check_ascending", "check_counts", "check_multiples", "check_positive", "check_seed", "is_positive"]
+__all__ = [
+    "check_ascending",
+    "check_counts",
+    "check_multiples",
+    "check_positive",
+    "check_ranges",
+    "check_seed",
+    "is_positive",
+]
 
 
 def _is_finite(value: Any) -> bool:
@@ -69,6 +77,27 @@ def check_counts(options: Mapping[str, Any]) -> None:
     _require_each(options, lambda value: _is_whole(value) and value >= 1, "a whole number from 1 up")
 
 
+def check_ranges(options: Mapping[str, tuple[Any, float, float]]) -> None:
+    """Make sure that options are numbers within bounds.
+
+    Args:
+        options: by name the number, its lowest and its highest value, both of which it may have.
+
+    Raises:
+        InputError: for the first that is none.
+
+    Example:
+        >>> check_ranges({"threshold": (2, 0, 1)})
+        Traceback (most recent call last):
+        bundlekit.files.InputError: threshold: is 2; expected a number from 0 to 1; pass one with --threshold
+    """
+    for name, (number, low, high) in options.items():
+        bounds = f"from {low:g} up" if high == float("inf") else f"from {low:g} to {high:g}"
+        _require_each(
+            {name: number}, lambda value, a=low, b=high: _is_finite(value) and a <= value <= b, f"a number {bounds}"
+        )
+
+
 def check_seed(value: Any) -> None:
     """Make sure that a number can seed NumPy and torch.
 
@@ -107,11 +136,11 @@ as --window_hu "[LOWER,UPPER]"
             raise InputError(name, f"is {value!r}", "two numbers, the lower one first", remedy)
 
 
-def check_multiples(options: Mapping[str, tuple[Any, Sequence[int]]]) -> None:
+def check_multiples(options: Mapping[str, tuple[Any, Sequence[int] | int]]) -> None:
     """Make sure that options are whole numbers above 0, each a multiple of a step of its own.
 
     Args:
-        options: by name the numbers and their steps.
+        options: by name the numbers and their steps, or one number and its step.
 
     Raises:
         InputError: for the first that is not.
@@ -121,13 +150,19 @@ def check_multiples(options: Mapping[str, tuple[Any, Sequence[int]]]) -> None:
         Traceback (most recent call last):
         bundlekit.files.InputError: patch_size: is [100, 100]; expected 2 whole multiples of 8; pass them as \
 --patch_size "[104,104]"
+        >>> check_multiples({"margin": (20, 16)})
+        Traceback (most recent call last):
+        bundlekit.files.InputError: margin: is 20; expected a whole multiple of 16; pass one as --margin 32
     """
-    for name, (value, steps) in options.items():
-        sizes = value if isinstance(value, list | tuple) else ()
+    for name, (value, wanted) in options.items():
+        single = isinstance(wanted, int)
+        steps = [wanted] if isinstance(wanted, int) else wanted
+        sizes = [value] if single else value if isinstance(value, list | tuple) else ()
         whole = all(_is_whole(size) and size > 0 for size in sizes)
         if not whole or len(sizes) != len(steps) or any(size % step for size, step in zip(sizes, steps, strict=True)):
             near = sizes if whole and len(sizes) == len(steps) else [64] * len(steps)
             some = ",".join(str(-(-size // step) * step) for size, step in zip(near, steps, strict=True))
             multiples = " and ".join(map(str, dict.fromkeys(steps)))
-            remedy = f'pass them as --{name} "[{some}]"'
-            raise InputError(name, f"is {value!r}", f"{len(steps)} whole multiples of {multiples}", remedy)
+            expected = f"a whole multiple of {wanted}" if single else f"{len(steps)} whole multiples of {multiples}"
+            remedy = f"pass one as --{name} {some}" if single else f'pass them as --{name} "[{some}]"'
+            raise InputError(name, f"is {value!r}", expected, remedy)

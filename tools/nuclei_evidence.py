@@ -5,10 +5,11 @@
 Each run has the same epochs, and writes a line for each list of test images (all, grey, colour) to SCORES (default:
 OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
 command may be killed and started anew; --variants and --seeds do a part of it, beside other processes that do others,
-once OUTPUT/data is there. --options takes further keys of train.json, and is to be given with SCORES of its own. The
-tables give mean and standard deviation over the seeds that a variant has. The variant both_lists is cosine on the
-training and the validation images together, as for weights to ship. --mosaics VARIANT SEED then compares, for the
-weights of one run, each field of view of the source segmented as a whole with the same field segmented tile by tile.
+once OUTPUT/data is there. --options takes further keys of train.json for training and scoring; runs with other options,
+or precision, need an OUTPUT of their own. The tables give mean and standard deviation over the seeds that a variant has
+with these epochs and options. The variant both_lists is cosine on the training and the validation images together, as
+for weights to ship. --mosaics VARIANT SEED then compares, for the weights of one run, each field of view of the source
+segmented as a whole with the same field segmented tile by tile.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from bundlekit.experiments import Row, call, mean_and_deviation, read_scores, run_bundle, train, write_scores
+from bundlekit.training import write_atomically
 from unet_ode.metrics import THRESHOLDS, match_counts
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles/nuclei_microscopy_segmentation"
@@ -48,7 +51,9 @@ TABLES = (
     ("pixel_f1", "dice", "object_f1_50", "object_f1_mean", "map"),
     tuple(name for name in METRICS if name[-2:].isdecimal()),
 )
-KEY = ("variant", "seed", "epochs", "images")
+KEY = ("variant", "seed", "epochs", "options", "images")
+OWN_OPTIONS = ("dataset_dir", "output_dir", "ckpt_path", "section", "seed", "max_epochs", "val_interval", "resume")
+"""Keys of train.json that are set for each run here."""
 
 
 def with_both_lists(data: Path, folder: Path) -> Path:
@@ -62,12 +67,38 @@ def with_both_lists(data: Path, folder: Path) -> Path:
     return folder
 
 
+def words(options: dict[str, Any]) -> str:
+    """Of the scores' record: the same for the same options."""
+    return json.dumps(options, sort_keys=True)
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """Those of --options."""
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected JSON ({error})") from None
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected an object of JSON")
+    if own := sorted(options.keys() & {*OWN_OPTIONS, "amp"}):
+        raise argparse.ArgumentTypeError(f"has {', '.join(own)}, which this program sets; leave it out")
+    return options
+
+
+def claim(output: Path, options: dict[str, Any]) -> None:
+    """Make the folder that of runs with these options, or stop where it is that of others."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "options.json"
+    if path.exists() and (found := path.read_text(encoding="utf-8")) != words(options):
+        raise SystemExit(f"{path}: has {found}; expected {words(options)}: pass another --output, or the same options")
+    write_atomically(path, lambda name: Path(name).write_text(words(options), encoding="utf-8"))
+
+
 def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argparse.Namespace) -> list[Row]:
     """A line of scores for each list of test images."""
     overlays = VARIANTS.get(variant, [])
     settings = {
         "dataset_dir": data,
-        "amp": args.amp,
         **args.options,
         "seed": seed,
         "max_epochs": args.max_epochs,
@@ -84,9 +115,9 @@ def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argpar
         folder = run / section
         if not (folder / "metrics.json").exists():
             places = {"dataset_dir": data, "output_dir": folder, "ckpt_path": run / "model.pt", "section": section}
-            run_bundle(BUNDLE, ["train", "evaluate", *overlays], **places, **args.options, amp="false")
+            run_bundle(BUNDLE, ["train", "evaluate", *overlays], **{**args.options, **places, "amp": "false"})
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
-        key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), section), strict=True))
+        key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), words(args.options), section), strict=True))
         rows.append({**key, **{name: f"{metrics[source]:.5f}" for name, source in METRICS.items()}})
     return rows
 
@@ -131,7 +162,7 @@ def segment(images: Path, run: Path, output: Path, overlays: list[str]) -> None:
     """Write the instances of a folder's test images, or of one image."""
     networks = [name for name in overlays if name.startswith("net_")]
     places = {"dataset_dir": images, "output_dir": output, "ckpt_path": run / "model.pt"}
-    run_bundle(BUNDLE, ["inference", *networks], **places, instances="true")
+    run_bundle(BUNDLE, ["inference", *networks], **places, instances="true", amp="false")
 
 
 def mosaics(source: Path, data: Path, run: Path, overlays: list[str]) -> str:
@@ -166,28 +197,33 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_epochs", type=int, default=40)
     parser.add_argument("--val_interval", type=int, default=10)
-    parser.add_argument("--amp", choices=("true", "false"), default="false", help="train, not score, in bfloat16")
+    parser.add_argument(
+        "--amp", choices=("true", "false"), default="false", help="train in mixed precision; scores are float32's"
+    )
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: the bundle's")
-    parser.add_argument("--options", type=json.loads, default={}, help='of each run, {"crop_size": [128, 128]}')
+    parser.add_argument("--options", type=read_options, default={}, help='of each run, {"crop_size": [128, 128]}')
     parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
     args = parser.parse_args()
     output, source = args.output.resolve(), args.source.resolve()
+    args.options = {**args.options, "amp": args.amp}
+    claim(output, args.options)
     path = args.scores or output / "scores.csv"
     columns, data = [*KEY, *METRICS], output / "data"
     rows = read_scores(path, columns)
     if not (data / "dataset.json").exists():
         call(BUNDLE, "scripts/prepare_data.py", "--source", source, "--output", data)
-    done = {tuple(row[name] for name in KEY[:3]) for row in rows}
+    done = {tuple(row[name] for name in KEY[:4]) for row in rows}
     for seed in args.seeds:
         for variant in args.variants:
-            key = (variant, str(seed), str(args.max_epochs))
+            key = (variant, str(seed), str(args.max_epochs), words(args.options))
             if key not in done:
-                new = train_and_score(data, output / "_".join(key), variant, seed, args)
+                new = train_and_score(data, output / "_".join(key[:3]), variant, seed, args)
                 rows = [*read_scores(path, columns), *new]  # another process may have added to it
                 write_scores(path, rows)
     print(path)
+    wanted = {"epochs": str(args.max_epochs), "options": words(args.options)}
     for names in TABLES:
-        print(f"\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)], names)}")
+        print(f"\n{table([row for row in rows if row | wanted == row], names)}")
     if args.mosaics:
         variant, seed = args.mosaics
         run = output / f"{variant}_{seed}_{args.max_epochs}"

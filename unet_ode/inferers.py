@@ -53,7 +53,8 @@ class OverlapTileInferer(Inferer):
         - output: (N, K, *spatial), K channels as the network gives.
 
     Raises:
-        ValueError: when the network's output is neither as large as its input nor smaller by ``2 * margin``.
+        ValueError: when ``tile_size`` is below ``divisor`` or ``margin`` below 0; in a call, when the network's output
+            is neither as large as its input nor smaller by ``2 * margin``.
 
     Source:
         Ronneberger et al. 2015, section 2 and figure 2 ("overlap-tile strategy").
@@ -78,6 +79,8 @@ class OverlapTileInferer(Inferer):
         super().__init__()
         if min(ensure_tuple(tile_size)) < divisor:
             raise ValueError(f"tile_size is {tile_size}; expected at least the divisor, {divisor}")
+        if margin < 0:
+            raise ValueError(f"margin is {margin}; expected 0 or more")
         self.tile_size = tile_size
         self.margin = margin
         self.batch_size = batch_size

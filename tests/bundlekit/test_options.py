@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bundlekit.files import InputError
-from bundlekit.options import check_ascending, check_counts, check_multiples, check_positive, check_seed
+from bundlekit.options import check_ascending, check_counts, check_multiples, check_positive, check_ranges, check_seed
 
 NO_NUMBERS = [True, "3", None, float("nan"), float("inf")]
 
@@ -49,3 +49,23 @@ def test_what_is_no_multiple(value):
     nearest = r"\[128,104\]" if value == [128, 100] else r"\[64,64\]"
     with pytest.raises(InputError, match=rf'^a: is .*; expected 2 whole multiples of 8; pass them as --a "{nearest}"'):
         check_multiples({"a": (value, [8, 8])})
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS[:4], 0, -16, 20, 16.0, [16]])
+def test_what_is_no_multiple_alone(value):
+    check_multiples({"a": (16, 16), "b": (512, 32)})
+    nearest = 32 if value == 20 else 64
+    with pytest.raises(InputError, match=rf"^a: is .*; expected a whole multiple of 16; pass one as --a {nearest}$"):
+        check_multiples({"a": (value, 16)})
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, -0.1, 1.1, [0.5]])
+def test_what_is_out_of_range(value):
+    check_ranges({"a": (0, 0, 1), "b": (1.0, 0, 1), "c": (10**9, 0, float("inf"))})
+    with pytest.raises(InputError, match=r"^b: is .*; expected a number from 0 to 1; pass one with --b$"):
+        check_ranges({"a": (0.5, 0, 1), "b": (value, 0, 1)})
+
+
+def test_a_range_without_an_end():
+    with pytest.raises(InputError, match=r"^a: is -1; expected a number from 0 up; "):
+        check_ranges({"a": (-1, 0, float("inf"))})

@@ -20,6 +20,7 @@ from PIL import Image
 from skimage.draw import disk
 
 from bundlekit.phantoms.nuclei import nuclei_microscopy
+from bundlekit.record import RunRecord
 from unet_ode.inferers import OverlapTileInferer
 from unet_ode.metrics import match_counts
 from unet_ode.nets import VGGUNet
@@ -166,6 +167,31 @@ def test_shipped_weights_find_light_and_dark_discs(tmp_path):
     for name in ("grey_light", "grey_dark"):
         found = read(tmp_path / f"out/{name}_seg.png") > 0
         assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.9, name
+
+
+def test_options_that_are_wrong_are_named_and_no_image_is_blamed(tmp_path):
+    (tmp_path / "in").mkdir()
+    images(tmp_path / "in")
+    wrong = {"tiles::tile_size": 16, "tiles::margin": -3, "neck_px": "x", "threshold": 2, "min_size_px": -1}
+    errors = run("inference", status=1, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out", **wrong)
+    lines = errors.strip().splitlines()[-len(wrong) :]
+    assert {line.split(": ")[1] for line in lines} == set(wrong) and "left out" not in errors
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_other_tiles_segment_a_folder_anew(tmp_path):
+    def record(**options: object) -> RunRecord:
+        return parse("inference", output_dir=tmp_path, **options).get_parsed_content("record")
+
+    image, output = tmp_path / "a.png", tmp_path / "a_seg.png"
+    for path in (image, output):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+    first = record()
+    first.begin()
+    first.add(str(image), [output])
+    assert record().is_finished(str(image))
+    assert not record(**{"tiles#margin": 64}).is_finished(str(image))
+    assert not record(**{"tiles#tile_size": 256}).is_finished(str(image))
 
 
 @pytest.fixture

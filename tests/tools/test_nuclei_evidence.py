@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundlekit.phantoms import make_dataset
+
 PATH = Path(__file__).resolve().parents[2] / "tools/nuclei_evidence.py"
 SPEC = importlib.util.spec_from_file_location("nuclei_evidence", PATH)
 evidence = importlib.util.module_from_spec(SPEC)
@@ -17,7 +20,7 @@ SPEC.loader.exec_module(evidence)
 
 
 def row(variant: str, seed: int, images: str, value: float) -> dict[str, str]:
-    key = dict(zip(evidence.KEY, (variant, str(seed), "40", images), strict=True))
+    key = dict(zip(evidence.KEY, (variant, str(seed), "40", "{}", images), strict=True))
     return {**key, **dict.fromkeys(evidence.METRICS, f"{value:.5f}")}
 
 
@@ -92,3 +95,42 @@ def test_a_field_as_a_whole_and_tile_by_tile(tmp_path, monkeypatch):
     (tmp_path / "tiles/b_instances.png").unlink()  # as after a kill
     evidence.mosaics(tmp_path, tmp_path, tmp_path, [])
     assert calls == ["tiles", "whole", "tiles"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected JSON"),
+        ("[1]", "expected an object of JSON"),
+        ('{"amp": true, "section": "test"}', "has amp, section, which this program sets; leave it out"),
+    ],
+)
+def test_options_that_cannot_be_passed_on(text, message):
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
+        evidence.read_options(text)
+    assert evidence.read_options('{"crop_size": [64, 64]}') == {"crop_size": [64, 64]}
+
+
+def test_a_folder_of_runs_is_of_the_same_options(tmp_path):
+    for options in ({"amp": "true", "a": 1}, {"a": 1, "amp": "true"}):
+        evidence.claim(tmp_path / "runs", options)
+    with pytest.raises(SystemExit, match=r'options.json: has {"a": 1, "amp": "true"}; expected {"amp": "true"}'):
+        evidence.claim(tmp_path / "runs", {"amp": "true"})
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_and_scored_with_its_options(tmp_path):
+    make_dataset(evidence.BUNDLE.name, tmp_path / "data", training=2, validation=1, test=2, size=64)
+    path = tmp_path / "data/dataset.json"
+    dataset = json.loads(path.read_text())
+    path.write_text(json.dumps({**dataset, "test_grey": dataset["test"][:1], "test_rgb": dataset["test"][1:]}))
+    options = {"amp": "true", "patch_size": [64, 64], "crop_size": [64, 64], "tiles#margin": 32}
+    args = argparse.Namespace(max_epochs=1, val_interval=1, num_workers=None, options=options)
+    rows = evidence.train_and_score(tmp_path / "data", tmp_path / "run", "cyclic", 3, args)
+    assert [row["images"] for row in rows] == list(evidence.SECTIONS)
+    assert {tuple(row[name] for name in evidence.KEY[:4]) for row in rows} == {
+        ("cyclic", "3", "1", evidence.words(options))
+    }
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in evidence.METRICS)
+    again = evidence.train_and_score(tmp_path / "data", tmp_path / "run", "cyclic", 3, args)  # nothing is run
+    assert again == rows

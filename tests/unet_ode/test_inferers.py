@@ -105,6 +105,20 @@ def test_wrong_margin_is_named(net):
         OverlapTileInferer(52 + 2 * net.margin - 2 * 10, margin=10)(torch.rand(1, 1, 200, 200), net)
 
 
+def test_wrong_tiles_are_named():
+    with pytest.raises(ValueError, match="tile_size is 15; expected at least the divisor, 16"):
+        OverlapTileInferer(15, 4)
+    with pytest.raises(ValueError, match="margin is -3; expected 0 or more"):
+        OverlapTileInferer(64, -3)
+
+
+@pytest.mark.parametrize(("progress", "size", "shown"), [(True, 96, True), (True, 32, False), (False, 96, False)])
+def test_progress_over_several_tiles(capsys, progress, size, shown):
+    OverlapTileInferer(32, 8, divisor=8, progress=progress)(torch.rand(1, 1, size, size), torch.nn.Identity())
+    bar = capsys.readouterr().err
+    assert ("tiles:" in bar and "/9" in bar) if shown else bar == ""
+
+
 def test_symmetry_average_is_the_mean_over_turned_and_mirrored_images():
     net = UNet(2, 1, 3, channels=(4, 8), padding="same").eval()
     image = torch.rand(1, 1, 12, 20)
