@@ -91,17 +91,18 @@ def image_shapes(bundle: Path, network: nn.Module) -> list[tuple[int, ...]]:
         InputError: where metadata.json gives none, the network does not take them, or gives values that are not finite.
     """
     path = bundle / "configs/metadata.json"
-    expected, remedy = "inputs, image: num_channels, and a spatial_shape as in '32*n' for each axis", "correct it"
+    expected = "of inputs, image: num_channels, and spatial_shape as '32*n' for each axis, that the network takes"
     try:
         image = read_config(path)["network_data_format"]["inputs"]["image"]
-        allowed = [[eval(text, {"n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
+        allowed = [[eval(text, {"__builtins__": {}, "n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
         turned = [tuple(axis[(i + k) % 3] for i, axis in enumerate(allowed)) for k in (0, 1)]
         shapes = [(image["num_channels"], *size) for size in turned]
         with torch.no_grad():
-            outputs = [network(torch.rand(1, *shape)) for shape in shapes]
+            finite = [bool(network(torch.rand(1, *shape)).isfinite().all()) for shape in shapes]
     except Exception as error:  # whatever the text or the network raises
-        raise InputError(path, f"network_data_format cannot be used ({describe(error)})", expected, remedy) from error
-    if not all(output.isfinite().all() for output in outputs):
+        found = f"network_data_format cannot be used ({describe(error)})"
+        raise InputError(path, found, expected, "correct it, or the network") from error
+    if not all(finite):
         found = "the network gives values that are not finite"
         raise InputError(bundle / "models/model.pt", found, "finite ones", "train and save it again")
     return shapes
@@ -114,6 +115,8 @@ def largest_difference(
     shapes: Sequence[tuple[int, ...]],
 ) -> float:
     """The largest one between two networks' outputs, as a share of the largest output; NaN where one has it.
+
+    Infinite where an output is of another shape or type.
 
     Args:
         exported: takes and gives tensors as ``network`` does.
@@ -128,5 +131,7 @@ def largest_difference(
     for shape, batch in product(shapes, (1, 3)):
         image = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(batch))
         wanted = network(image)
-        shares.append(float((exported(image) - wanted).abs().max() / wanted.abs().max()))
+        found = exported(image.clone())
+        same = found.shape == wanted.shape and found.dtype == wanted.dtype
+        shares.append(float((found - wanted).abs().max() / wanted.abs().max()) if same else float("inf"))
     return float(torch.tensor(shares).max())  # Python's max may lose a NaN

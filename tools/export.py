@@ -25,7 +25,7 @@ import torch
 
 from bundlekit.bundles import TOLERANCE, image_shapes, largest_difference, load_network
 from bundlekit.experiments import call
-from bundlekit.files import InputError, describe
+from bundlekit.files import InputError, require_writable_folder
 from bundlekit.training import write_atomically
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
@@ -112,13 +112,13 @@ def main() -> None:
     if args.output is not None:
         args.output = args.output.resolve()
         try:
-            args.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            parser.error(f"--output {args.output}: {describe(error)}; expected a folder, or where one can be made")
+            require_writable_folder(args.output, "pass another one as --output")
+        except InputError as error:
+            parser.error(str(error))
     rows = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folder
     try:
-        for name in args.bundles or known:
+        for name in dict.fromkeys(args.bundles or known):
             rows += export(BUNDLES / name, args.output, args.formats)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None

@@ -38,18 +38,19 @@ import yaml
 from monai.data.torchscript_utils import METADATA_FILENAME
 
 from bundlekit.bundles import TOLERANCE, image_shapes, largest_difference, load_network, read_config
-from bundlekit.files import InputError, describe
+from bundlekit.files import InputError, describe, require_writable_folder
 from bundlekit.training import write_atomically
 from bundlekit.weights import check_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ("models/model.pt", "models/model.ts")  # that every bundle has
+INFERENCE = "configs/inference.json"
 NEEDED = (
     "LICENSE",
     "docs/README.md",
     "docs/data_license.txt",
     "configs/metadata.json",
-    "configs/inference.json",
+    INFERENCE,
     "configs/train.json",
     *WEIGHTS,
 )
@@ -94,28 +95,30 @@ def sha256(path: Path) -> str:
 def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
     """What the zoo would send back; weights that are hosted elsewhere may be of any size."""
     missing = [name for name in NEEDED if not (bundle / name).is_file() or not (bundle / name).stat().st_size]
-    yield from (f"{bundle / name}: is missing or empty; expected in every bundle" for name in missing)
-    links = [name for name in NEEDED if (bundle / name).is_symlink()]  # which are not packed
-    yield from (f"{bundle / name}: is a link; expected the file itself" for name in links)
+    yield from (f"{bundle / name}: is missing or empty; expected in every bundle; add it" for name in missing)
+    links = [path for path in sorted(bundle.rglob("*")) if path.is_symlink() and not is_left_out(path, bundle)]
+    yield from (f"{path}: is a link; expected the file or folder itself; copy it there" for path in links)
     if missing or links:
         return
+    config = bundle / "configs/metadata.json"
     try:
-        for path in sorted(bundle.glob("configs/**/*.json")):
+        for path in configs_of(bundle):
             read_config(path)
-        metadata, (name, version) = read_config(bundle / "configs/metadata.json"), read_distribution()
+        metadata, (name, version) = read_config(config), read_distribution()
         own, changelog, required = (metadata.get(k) for k in ("version", "changelog", "required_packages_version"))
         if not (re.fullmatch(r"\d+\.\d+\.\d+", str(own)) and isinstance(changelog, dict) and own in changelog):
-            yield f"{bundle.name}: version is {own}; expected x.y.z with an entry in changelog"
+            yield f"{config}: version is {own}; expected x.y.z with an entry in changelog; add it"
         unsaid = [key for key in SAID if not (isinstance(metadata.get(key), str) and metadata[key].strip())]
         if unsaid:
-            yield f"{bundle / 'configs/metadata.json'}: has no {', '.join(unsaid)}; expected a text for each; add it"
+            yield f"{config}: has no text as {', '.join(unsaid)}; expected one for each; add it"
         found = required.get(name) if isinstance(required, dict) else required
         if found != version:
-            yield f"{bundle.name}: required_packages_version has {name} {found}; expected {version}, as in setup.cfg"
+            yield f"{config}: required_packages_version has {name} {found}; expected {version}, as in setup.cfg; set it"
         hosted = [bundle / name for name in weights_of(bundle) if host is not None]
         for path in files_of(bundle):
             if path not in hosted and path.stat().st_size > LARGEST_MB * 10**6:
-                yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected {LARGEST_MB} at most: pass --host"
+                remedy = "pass --host" if path.parent == bundle / "models" else "make it smaller"
+                yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected {LARGEST_MB} at most; {remedy}"
         yield from faults_of_weights(bundle, metadata)
     except InputError as error:
         yield str(error)
@@ -135,42 +138,49 @@ def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
             return
     shapes = image_shapes(bundle, network)
     embedded = {METADATA_FILENAME: "", "inference.json": ""}
-    remedy = f"where that is right, run make export BUNDLE={bundle.name}"
+    remedy = f"if those are right, run make export BUNDLE={bundle.name}"
     try:
         scripted = torch.jit.load(script, map_location="cpu", _extra_files=embedded).eval()
-        stored = {name: json.loads(text) for name, text in embedded.items()}
-        off = largest_difference(scripted, network, shapes[:1])
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        found = f"cannot be loaded and run ({describe(error)})"
-        yield f"{script}: {found}; expected TorchScript that holds the configs; {remedy}"
+        state, off = scripted.state_dict(), largest_difference(scripted, network, shapes)
+    except Exception as error:  # torch.jit.Error is nothing but an Exception
+        yield f"{script}: cannot be loaded and run ({describe(error)}); expected the network as TorchScript; {remedy}"
         return
-    state = scripted.state_dict()
-    if saved.keys() != state.keys() or not all(torch.equal(saved[key], state[key]) for key in saved):
-        yield f"{script}: holds other weights than model.pt; {remedy}"
+    kinds = [{key: (value.dtype, value.shape) for key, value in weights.items()} for weights in (saved, state)]
+    if kinds[0] != kinds[1] or not all(torch.equal(saved[key], state[key]) for key in saved):
+        yield f"{script}: holds other weights than model.pt; expected those; {remedy}"
     elif not off <= TOLERANCE:
-        yield f"{script}: gives other values than the network of inference.json, {off:.1e} off; {remedy}"
-    configs = {METADATA_FILENAME: metadata, "inference.json": read_config(bundle / "configs/inference.json")}
-    for name, config in configs.items():
-        if stored[name] != config:
-            yield f"{script}: holds another {name} than configs/; {remedy}"
+        found = f"differs from the network of inference.json by {off:.1e} of the largest output"
+        yield f"{script}: {found}; expected {TOLERANCE:g} at most; {remedy}"
+    for name, config in {METADATA_FILENAME: metadata, "inference.json": read_config(bundle / INFERENCE)}.items():
+        try:
+            same = json.loads(embedded[name]) == config
+        except ValueError:
+            same = False
+        if not same:
+            yield f"{script}: holds another {name} than configs/, or none; expected that of configs/; {remedy}"
 
 
-def is_hidden(path: Path, bundle: Path) -> bool:
-    """As what an export that was stopped leaves behind."""
-    return any(part.startswith((".", "__pycache__")) for part in path.relative_to(bundle).parts)
+def is_left_out(path: Path, bundle: Path) -> bool:
+    """Hidden, as what an export that was stopped leaves behind, or made by the bundle's own programs."""
+    parts = path.relative_to(bundle).parts
+    return any(part.startswith(".") for part in parts) or bool(MADE.intersection(parts))
+
+
+def configs_of(bundle: Path) -> list[Path]:
+    return [path for path in sorted(bundle.glob("configs/**/*.json")) if not is_left_out(path, bundle)]
 
 
 def named_weights(bundle: Path) -> list[str]:
     """Files in models/, besides those of WEIGHTS, that a config names."""
-    configs = "".join(path.read_text(encoding="utf-8") for path in sorted(bundle.glob("configs/**/*.json")))
-    return sorted(set(re.findall(r"models/[\w.-]+", configs)).difference(WEIGHTS))
+    texts = "".join(path.read_text(encoding="utf-8") for path in configs_of(bundle))
+    return sorted(set(re.findall(r"models/[\w/.-]*\.(?:pt|ts)\b", texts)).difference(WEIGHTS))
 
 
 def files_of(bundle: Path) -> list[Path]:
     """What goes into the zip, in order."""
     weights = {bundle / name for name in (*WEIGHTS, *named_weights(bundle))}
     found = {path for pattern in PACKED for path in bundle.glob(pattern)} | weights
-    return sorted(path for path in found if path.is_file() and not path.is_symlink() and not is_hidden(path, bundle))
+    return sorted(path for path in found if path.is_file() and not path.is_symlink() and not is_left_out(path, bundle))
 
 
 def left_out(bundle: Path) -> list[Path]:
@@ -183,7 +193,8 @@ def left_out(bundle: Path) -> list[Path]:
 
 def weights_of(bundle: Path) -> list[str]:
     """Those of the network and any other, as of an encoder."""
-    return [f"models/{path.name}" for path in files_of(bundle) if path.parent.name == "models"]
+    names = [path.relative_to(bundle).as_posix() for path in files_of(bundle)]
+    return [name for name in names if name.startswith("models/")]
 
 
 def large_files(bundle: Path, url: str) -> str:
@@ -310,17 +321,16 @@ def main() -> None:
         parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     if args.host is not None and not re.match(r"\w+://.", args.host):
         parser.error(f"--host {args.host!r}: is no URL; expected one as https://example.org/weights")
+    if args.no_trial and args.acceptance:
+        parser.error("--acceptance is a part of the trial; expected it without --no_trial")
     output = args.output.resolve()
-    file = next((path for path in (output, *output.parents) if path.is_file()), None)
-    if file is not None:
-        parser.error(f"--output {output}: {file} is a file; expected a folder, or none yet")
-    bundles = [ROOT / "bundles" / name for name in args.bundles or known]
+    try:
+        require_writable_folder(output, "pass another one as --output")
+    except InputError as error:
+        parser.error(str(error))
+    bundles = [ROOT / "bundles" / name for name in dict.fromkeys(args.bundles or known)]
     if wrong := [fault for bundle in bundles for fault in faults(bundle, args.host)]:
         raise SystemExit("\n".join(wrong))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--output {output}: {describe(error)}; expected a folder, or where one can be made")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folders
     failed = []
     with tempfile.TemporaryDirectory(dir=output, prefix=".zoo-") as folder, tempfile.TemporaryDirectory() as elsewhere:

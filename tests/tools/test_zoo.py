@@ -65,7 +65,7 @@ def test_scripted_weights_have_to_be_those_of_the_other_file(bundle):
     state[next(iter(state))].flatten()[0] += 1
     torch.save(state, path)
     (fault,) = zoo.faults(bundle)
-    assert "model.ts: holds other weights than model.pt; where that is right, run make export" in fault
+    assert "model.ts: holds other weights than model.pt; expected those; if those are right, run make export" in fault
 
 
 def test_a_script_that_computes_something_else(bundle):
@@ -78,14 +78,16 @@ def test_a_script_that_computes_something_else(bundle):
     texts = {name: (bundle / f"configs/{name}").read_text() for name in ("metadata.json", "inference.json")}
     torch.jit.save(torch.jit.script(network), path, _extra_files=texts)
     (fault,) = zoo.faults(bundle)
-    assert "model.ts: gives other values than the network of inference.json" in fault
+    assert "model.ts: differs from the network of inference.json by" in fault and "expected 0.0001 at most" in fault
 
 
 @pytest.mark.parametrize("key", zoo.SAID)
 def test_metadata_that_the_zoo_asks_for(bundle, key):
     change_metadata(bundle, **{key: " "})
     said, embedded = zoo.faults(bundle)
-    assert f"metadata.json: has no {key}; expected a text for each" in said and "model.ts: holds another" in embedded
+    assert (
+        f"metadata.json: has no text as {key}; expected one for each" in said and "model.ts: holds another" in embedded
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_a_large_file_is_named(bundle):
     with (bundle / "docs/atlas.png").open("wb") as file:
         file.truncate(26_000_000)
     (fault,) = zoo.faults(bundle)
-    assert "docs/atlas.png: has 26.0 MB; expected 25 at most: pass --host" in fault
+    assert "docs/atlas.png: has 26.0 MB; expected 25 at most; make it smaller" in fault
 
 
 def test_hosted_weights_may_be_large(bundle, monkeypatch):
@@ -125,7 +127,50 @@ def test_hosted_weights_may_be_large(bundle, monkeypatch):
 def test_a_link_is_not_packed_and_so_no_license(bundle):
     (bundle / "LICENSE").unlink()
     (bundle / "LICENSE").symlink_to(ROOT / "LICENSE")
-    assert list(zoo.faults(bundle)) == [f"{bundle}/LICENSE: is a link; expected the file itself"]
+    assert list(zoo.faults(bundle)) == [
+        f"{bundle}/LICENSE: is a link; expected the file or folder itself; copy it there"
+    ]
+
+
+def test_a_folder_that_is_a_link(bundle, tmp_path):
+    shutil.move(bundle / "docs", tmp_path / "elsewhere")
+    (bundle / "docs").symlink_to(tmp_path / "elsewhere")
+    (bundle / "data").symlink_to(tmp_path)  # images may lie anywhere
+    assert list(zoo.faults(bundle)) == [f"{bundle}/docs: is a link; expected the file or folder itself; copy it there"]
+
+
+class Refusing(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.ndim == 4:
+            raise ValueError("no")
+        return self.inner(image)
+
+
+def test_a_script_that_fails_or_holds_no_configs(bundle):
+    path = bundle / "models/model.ts"
+    torch.jit.save(torch.jit.load(path), path)
+    for fault, name in zip(zoo.faults(bundle), ("metadata.json", "inference.json"), strict=True):
+        assert f"model.ts: holds another {name} than configs/, or none; expected that of configs/" in fault
+    torch.jit.save(torch.jit.script(Refusing(zoo.load_network(bundle))), path)
+    (fault,) = zoo.faults(bundle)
+    assert "model.ts: cannot be loaded and run (Error" in fault and len(fault.splitlines()) == 1
+    path.write_bytes((SMALL / "models/model.ts").read_bytes()[:-1000])
+    (fault,) = zoo.faults(bundle)
+    assert "model.ts: cannot be loaded and run" in fault
+
+
+def test_what_is_not_packed_hinders_nothing(bundle):
+    (bundle / "configs/._train.json").write_bytes(b"\0")
+    for folder in ("docs/data", "configs/eval"):
+        (bundle / folder).mkdir()
+        (bundle / folder / "patient.json").write_text("{")
+        (bundle / folder / "patient.png").write_bytes(b"private")
+    assert list(zoo.faults(bundle)) == []
+    assert not [path for path in zoo.files_of(bundle) if "patient" in path.name or path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("name", ["metadata", "inference", "net_paper", "sites/one"])
@@ -171,10 +216,8 @@ def change_inference(bundle: Path) -> None:
 def test_configs_that_were_changed_after_the_export(bundle, change, name):
     change(bundle)
     (fault,) = zoo.faults(bundle)
-    assert (
-        f"model.ts: holds another {name}.json than configs/; where that is right, run make export BUNDLE=lung_ct"
-        in fault
-    )
+    assert f"model.ts: holds another {name}.json than configs/, or none; expected that of configs/; " in fault
+    assert fault.endswith("if those are right, run make export BUNDLE=lung_ct_segmentation")
 
 
 def save(bundle: Path, change) -> None:
@@ -216,7 +259,7 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
     (bundle / "models/.export-1").mkdir()
     (bundle / "models/.export-1/model.ts").write_bytes(b"of an export that was stopped")
     (bundle / "docs/.env").write_text("private")
-    (bundle / "docs/linked.png").symlink_to(PATH)
+    (bundle / "docs/linked.png").symlink_to(PATH)  # which faults() names
     (bundle / "models/checkpoint_10.pt").write_bytes(b"of a training")
     (bundle / "configs/train.json.orig").write_text("{}")
     (bundle / "patient.png").write_bytes(b"private")
@@ -308,16 +351,26 @@ def test_a_host_that_is_no_url(host):
     assert done.returncode == 2 and "is no URL; expected one as https://" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["out", "out/zoo"])
-def test_an_output_that_is_a_file_is_named(tmp_path, name):
+@pytest.mark.parametrize("name", ["out", "out/zoo", "x" * 300])
+def test_an_output_that_cannot_be_a_folder_is_named(tmp_path, name):
     (tmp_path / "out").touch()
     done = run("--output", tmp_path / name)
-    assert done.returncode == 2 and f"{tmp_path / 'out'} is a file; expected a folder" in done.stderr
+    assert done.returncode == 2 and f"{tmp_path / name}: cannot be created or written" in done.stderr
 
 
-def test_an_output_that_cannot_be_made_is_named():
-    done = run(SMALL.name, "--output", "/proc/zoo")
-    assert done.returncode == 2 and "--output /proc/zoo: FileNotFoundError" in done.stderr
+def test_an_acceptance_without_a_trial_is_refused():
+    done = run("--no_trial", "--acceptance", "check.py")
+    assert done.returncode == 2 and "--acceptance is a part of the trial; expected it without" in done.stderr
+
+
+def test_a_bundle_that_is_named_twice_is_packed_once(tmp_path):
+    done = run(SMALL.name, SMALL.name, "--no_trial", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["SHA256SUMS", "lung_ct_segmentation_v0.1.0.zip", "unet_bundles-0.1.0-py3-none-any.whl"]
+    with zipfile.ZipFile(tmp_path / names[1]) as packed:
+        inner = [name.removeprefix(f"{SMALL.name}/") for name in sorted(packed.namelist())]
+    assert f"{SMALL.name}: {len(inner)} files: " in done.stdout and all(name in done.stdout for name in inner)
 
 
 @pytest.mark.slow
