@@ -92,10 +92,9 @@ def check_ranges(options: Mapping[str, tuple[Any, float, float]]) -> None:
         bundlekit.files.InputError: threshold: is 2; expected a number from 0 to 1; pass one with --threshold
     """
     for name, (number, low, high) in options.items():
-        bounds = f"from {low:g} up" if high == float("inf") else f"from {low:g} to {high:g}"
-        _require_each(
-            {name: number}, lambda value, a=low, b=high: _is_finite(value) and a <= value <= b, f"a number {bounds}"
-        )
+        if not (_is_finite(number) and low <= number <= high):
+            bounds = f"from {low:g} up" if high == float("inf") else f"from {low:g} to {high:g}"
+            raise InputError(name, f"is {number!r}", f"a number {bounds}", f"pass one with --{name}")
 
 
 def check_seed(value: Any) -> None:
