@@ -260,5 +260,6 @@ def test_what_outputs_depend_on_decides_whether_a_killed_run_goes_on(bundle):
     lists = ("imports", "handlers", "initialize", "run")
     options = {key for key, value in config.items() if not isinstance(value, dict) and key not in lists}
     options -= {key for key in options if str(config[key]).startswith("$") and "@" in str(config[key])}
+    tiles = {key: f"@tiles::{key}" for key in ("tile_size", "margin") if key in config.get("tiles", {})}
     settings = config["record"]["settings"]
-    assert settings == {key: f"@{key}" for key in options - elsewhere}
+    assert settings == {key: f"@{key}" for key in options - elsewhere} | tiles
