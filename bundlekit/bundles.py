@@ -124,8 +124,8 @@ def largest_difference(
         shapes: (channels, ...) of images; of each, a batch of 1 and one of 3 are made of random values in [0, 1).
 
     Example:
-        >>> largest_difference(lambda x: 1.5 * x, lambda x: 2 * x, [(1, 8, 8)])
-        0.25
+        >>> largest_difference(lambda x: x, lambda x: 2 * x, [(1, 8, 8)])
+        0.5
     """
     shares: list[float] = []
     for shape, batch in product(shapes, (1, 3)):
