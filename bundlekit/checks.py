@@ -26,6 +26,7 @@ from .options import (
     check_positive,
     check_ranges,
     check_seed,
+    check_switches,
     is_positive,
 )
 from .preconditions import (
@@ -155,6 +156,20 @@ class RunChecks:
             return 0
         return int(value)
 
+    def attempt(self, change: Callable[..., Any], value: Any, *more: Any) -> Any:
+        """What ``change`` makes of a value, or the value itself where that fails: ``start`` tells why.
+
+        Args:
+            change: raises ValueError where it fails.
+            value: its first argument.
+            more: its other arguments.
+        """
+        try:
+            return change(value, *more)
+        except ValueError as error:
+            self._record(self._errors, [error])
+            return value
+
     def start(
         self,
         data: Sequence[Sequence[Any]],
@@ -170,6 +185,7 @@ class RunChecks:
         ascending: Mapping[str, Any] | None = None,
         multiples: Mapping[str, tuple[Any, Sequence[int] | int]] | None = None,
         ranges: Mapping[str, tuple[Any, float, float]] | None = None,
+        switches: Mapping[str, Any] | None = None,
         phantom_sha256: str | None = None,
         pretrained_path: str | os.PathLike | None = None,
     ) -> None:
@@ -190,6 +206,7 @@ class RunChecks:
             ascending: those that must be two numbers, the lower one first.
             multiples: those that must be whole numbers above 0, each a multiple of a step of its own, and the steps.
             ranges: those that must be numbers within bounds, and the bounds.
+            switches: those that must be True or False, and no words.
             phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
                 them is told so.
             pretrained_path: weights that a part of the network starts from and that must be there; None for none.
@@ -215,6 +232,7 @@ class RunChecks:
             (ascending, check_ascending),
             (multiples, check_multiples),
             (ranges, check_ranges),
+            (switches, check_switches),
         ):
             needs += [({name: value}, check) for name, value in (options or {}).items()]
         errors += failures(needs)
@@ -303,6 +321,6 @@ class RunChecks:
         )
 
     @staticmethod
-    def _record(lines: list[str], problems: Iterable[InputError]) -> None:
+    def _record(lines: list[str], problems: Iterable[Exception]) -> None:
         """Add what is not there yet: two lists of one run often share a reason, such as a missing folder."""
         lines += [line for line in dict.fromkeys(map(str, problems)) if line not in lines]

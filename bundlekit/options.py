@@ -15,6 +15,7 @@ __all__ = [
     "check_positive",
     "check_ranges",
     "check_seed",
+    "check_switches",
     "is_positive",
 ]
 
@@ -111,6 +112,24 @@ def check_seed(value: Any) -> None:
     _require_each(
         {"seed": value}, lambda seed: _is_whole(seed) and 0 <= seed < 2**32, f"a whole number from 0 to {2**32 - 1}"
     )
+
+
+def check_switches(options: Mapping[str, Any]) -> None:
+    """Make sure that options are True or False, and no words, which would all count as True.
+
+    Args:
+        options: by name.
+
+    Raises:
+        InputError: for the first that is not.
+
+    Example:
+        >>> check_switches({"network_def::batch_norm": "false"})
+        Traceback (most recent call last):
+        bundlekit.files.InputError: network_def::batch_norm: is 'false'; expected True or False, with a capital; pass \
+one with --network_def::batch_norm
+    """
+    _require_each(options, lambda value: isinstance(value, bool), "True or False, with a capital")
 
 
 def check_ascending(options: Mapping[str, Any]) -> None:

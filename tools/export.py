@@ -5,8 +5,8 @@
 Writes models/model.ts by MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx, whose
 batch and sizes are free; to DIR/BUNDLE_model.* with --output. A network whose number of operations depends on the image
 has no ONNX: there configs/net_fixed_step.json is laid over inference.json. Each file is then run on two sizes, with a
-batch of 1 and of 3 each. Where an output is off by more than TOLERANCE of the largest one, the exit code is 1 and the
-file of before stays.
+batch of 1 and of 3 each. Where an output is off by more than TOLERANCE of the largest one, or a file cannot be made,
+the exit code is 1 and the file of before stays; the other files and bundles are made nevertheless.
 """
 
 from __future__ import annotations
@@ -40,10 +40,16 @@ def export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> No
     axes = dict.fromkeys([0, *range(2, image.ndim)], torch.export.Dim.DYNAMIC)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, on every export
-        program = torch.onnx.export(
-            network, (image,), input_names=["image"], output_names=["pred"], dynamic_shapes=(axes,), dynamo=True,
-            verbose=False,
-        )  # fmt: skip
+        try:
+            program = torch.onnx.export(
+                network, (image,), input_names=["image"], output_names=["pred"], dynamic_shapes=(axes,), dynamo=True,
+                verbose=False,
+            )  # fmt: skip
+        except Exception as error:  # torch's own, of many kinds and pages
+            found = f"the network cannot be exported ({type(error).__name__})"
+            expected = "one whose operations do not depend on the values of the image"
+            remedy = f"give it such steps by configs/{FIXED}.json, or leave out onnx by --formats ts"
+            raise InputError(path.name, found, expected, remedy) from error
     write_atomically(path, lambda name: program.save(name, external_data=False))
 
 
@@ -59,8 +65,11 @@ def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
     call(bundle, "-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", path, *words)
 
 
-def export(bundle: Path, output: Path | None, formats: Sequence[str]) -> list[dict[str, Any]]:
-    """The files of a bundle, each with how far it is off; those that are right are put in their places."""
+def export(bundle: Path, output: Path | None, formats: Sequence[str], wrong: list[str]) -> list[dict[str, Any]]:
+    """The files of a bundle, each with how far it is off; those that are right are put in their places.
+
+    What cannot be made is told in ``wrong``.
+    """
     ckpt = bundle / "models/model.pt"
     network = load_network(bundle)
     shapes = image_shapes(bundle, network)
@@ -77,9 +86,12 @@ def export(bundle: Path, output: Path | None, formats: Sequence[str]) -> list[di
             fixed = (bundle / f"configs/{FIXED}.json").exists()
             if fixed:
                 network = load_network(bundle, FIXED)
-            export_onnx(network, torch.rand(2, *shapes[0]), onnx)
-            off = largest_difference(open_onnx(onnx), network, shapes)
-            rows.append({"file": onnx, "overlay": FIXED if fixed else "", "off": off})
+            try:
+                export_onnx(network, torch.rand(2, *shapes[0]), onnx)
+                off = largest_difference(open_onnx(onnx), network, shapes)
+                rows.append({"file": onnx, "overlay": FIXED if fixed else "", "off": off})
+            except InputError as error:
+                wrong.append(f"error: {bundle.name}: {error}")
         for row in rows:
             written, row["file"] = row["file"], target / (prefix + row["file"].name)
             row["mib"] = written.stat().st_size / 2**20
@@ -103,7 +115,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.name for path in BUNDLES.iterdir() if (path / "configs").is_dir())
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"of {', '.join(known)}; all by default")
+    parser.add_argument(
+        "bundles",
+        nargs="*",
+        metavar="BUNDLE",
+        type=lambda word: Path(word).name,
+        help=f"of {', '.join(known)}; all by default",
+    )
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--output", type=Path, help="folder for the files instead of each bundle's models/")
     args = parser.parse_args()
@@ -115,15 +133,16 @@ def main() -> None:
             require_writable_folder(args.output, "pass another one as --output")
         except InputError as error:
             parser.error(str(error))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    wrong: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folder
-    try:
-        for name in dict.fromkeys(args.bundles or known):
-            rows += export(BUNDLES / name, args.output, args.formats)
-    except InputError as error:
-        raise SystemExit(f"error: {error}") from None
+    for name in dict.fromkeys(args.bundles or known):
+        try:
+            rows += export(BUNDLES / name, args.output, args.formats, wrong)
+        except InputError as error:
+            wrong.append(f"error: {error}")
     print(f"\n{table(rows)}\n\nDifferences are shares of the largest output; {TOLERANCE:g} is allowed.")
-    wrong = [
+    wrong += [
         f"error: {row['file']}: not written; the export differs by {row['off']:.1e}, expected {TOLERANCE:g} at most"
         for row in rows
         if not row["off"] <= TOLERANCE

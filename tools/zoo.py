@@ -5,20 +5,21 @@
 Writes OUTPUT/BUNDLE_vVERSION.zip of each bundle whose trial passes, the wheel, and SHA256SUMS of all zips and wheels in
 OUTPUT. With --host the weights stay out of the zip: they go to OUTPUT/hosted/BUNDLE_vVERSION/, to be put under URL by
 hand, and large_files.yml in the zip says where they are and what their SHA-256 is, for `python -m monai.bundle
-download_large_files`; the trial takes them from OUTPUT. The same input gives the same zip and wheel.
+download_large_files`; the trial takes them from OUTPUT. The same input gives the same zip, and the same wheel where
+setuptools and the modes of the files are the same.
 
 Before it is packed, a bundle must have the files and the metadata that the zoo asks for, weights of its network, and a
 model.ts that gives what the network gives; what is wrong is told at once. In the trial each zip is unpacked outside of
-the repository, with an environment of its own: it finds the weights, checks the network against metadata.json, and
-segments phantoms. --acceptance runs a further program of yours there, with the bundle's folder behind its words. Exit
-code 1 where anything fails; zips of before whose trial fails now stay as they were.
+the repository, with an environment of its own: it finds the weights, checks the network against metadata.json, segments
+phantoms, and trains one epoch with fit_demo.json. So the bundle's name has to be one that bundlekit.phantoms knows.
+--acceptance runs a further program of yours there, with the bundle's folder behind its words. Exit code 1 where
+anything fails; zips of before whose trial fails now stay as they were.
 """
 
 from __future__ import annotations
 
 import argparse
 import configparser
-import hashlib
 import json
 import os
 import re
@@ -36,15 +37,17 @@ from pathlib import Path
 import torch
 import yaml
 from monai.data.torchscript_utils import METADATA_FILENAME
+from monai.transforms import LoadImage
 
 from bundlekit.bundles import TOLERANCE, image_shapes, largest_difference, load_network, read_config
-from bundlekit.files import InputError, describe, require_writable_folder
+from bundlekit.files import InputError, describe, require_file, require_writable_folder
 from bundlekit.training import write_atomically
-from bundlekit.weights import check_weights
+from bundlekit.weights import check_weights, compute_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ("models/model.pt", "models/model.ts")  # that every bundle has
 INFERENCE = "configs/inference.json"
+DEMO = "configs/fit_demo.json"
 NEEDED = (
     "LICENSE",
     "docs/README.md",
@@ -52,6 +55,7 @@ NEEDED = (
     "configs/metadata.json",
     INFERENCE,
     "configs/train.json",
+    DEMO,
     *WEIGHTS,
 )
 SAID = (
@@ -59,6 +63,8 @@ SAID = (
     "monai_version", "pytorch_version", "numpy_version",
 )  # fmt: skip
 """Texts that MONAI's schema of metadata.json demands, and the name."""
+
+VERSIONS = ("monai_version", "pytorch_version", "numpy_version")
 
 PACKED = (
     "LICENSE",
@@ -87,11 +93,6 @@ def read_distribution() -> tuple[str, str]:
     return settings["metadata"]["name"], settings["metadata"]["version"]
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
     """What the zoo would send back; weights that are hosted elsewhere may be of any size."""
     missing = [name for name in NEEDED if not (bundle / name).is_file() or not (bundle / name).stat().st_size]
@@ -106,15 +107,23 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
             read_config(path)
         metadata, (name, version) = read_config(config), read_distribution()
         own, changelog, required = (metadata.get(k) for k in ("version", "changelog", "required_packages_version"))
-        if not (re.fullmatch(r"\d+\.\d+\.\d+", str(own)) and isinstance(changelog, dict) and own in changelog):
+        entry = changelog.get(str(own)) if isinstance(changelog, dict) else None
+        if not (re.fullmatch(r"\d+\.\d+\.\d+", str(own)) and isinstance(entry, str) and entry.strip()):
             yield f"{config}: version is {own}; expected x.y.z with an entry in changelog; add it"
         unsaid = [key for key in SAID if not (isinstance(metadata.get(key), str) and metadata[key].strip())]
         if unsaid:
             yield f"{config}: has no text as {', '.join(unsaid)}; expected one for each; add it"
+        for key in (key for key in VERSIONS if key not in unsaid):
+            if not re.fullmatch(r"\d+(\.\d+)+\S*", metadata[key]):
+                yield f"{config}: {key} is {metadata[key]!r}; expected a version as 1.2.3; correct it"
         found = required.get(name) if isinstance(required, dict) else required
         if found != version:
             yield f"{config}: required_packages_version has {name} {found}; expected {version}, as in setup.cfg; set it"
         hosted = [bundle / name for name in weights_of(bundle) if host is not None]
+        doubled = [path for path in hosted if [other.name for other in hosted].count(path.name) > 1]
+        if doubled:
+            names = ", ".join(str(path.relative_to(bundle)) for path in doubled)
+            yield f"{bundle}: {names} would have one address; expected names of their own; rename all but one"
         for path in files_of(bundle):
             if path not in hosted and path.stat().st_size > LARGEST_MB * 10**6:
                 remedy = "pass --host" if path.parent == bundle / "models" else "make it smaller"
@@ -128,7 +137,7 @@ def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
     """All weights have to be readable, model.pt the network's, and model.ts its export with the configs as they are."""
     ckpt, script = (bundle / name for name in WEIGHTS)
     for name in named_weights(bundle):
-        check_weights(bundle / name)
+        check_named(bundle / name)
     network = load_network(bundle)
     saved, own = torch.load(ckpt, map_location="cpu", weights_only=True), network.state_dict()
     for key, value in saved.items():
@@ -158,6 +167,18 @@ def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
             same = False
         if not same:
             yield f"{script}: holds another {name} than configs/, or none; expected that of configs/; {remedy}"
+
+
+def check_named(path: Path) -> None:
+    """A config names it, so it has to be a state dict, or TorchScript where its ending says so."""
+    if path.suffix == ".pt":
+        check_weights(path)
+        return
+    require_file(path, "export it, or take its name out of the configs")
+    try:
+        torch.jit.load(path, map_location="cpu")
+    except Exception as error:  # torch.jit.Error is nothing but an Exception
+        raise InputError(path, f"cannot be loaded ({describe(error)})", "TorchScript", "export it again") from error
 
 
 def is_left_out(path: Path, bundle: Path) -> bool:
@@ -200,7 +221,12 @@ def weights_of(bundle: Path) -> list[str]:
 def large_files(bundle: Path, url: str) -> str:
     """The text of large_files.yml."""
     entries = [
-        {"path": name, "url": f"{url}/{Path(name).name}", "hash_val": sha256(bundle / name), "hash_type": "sha256"}
+        {
+            "path": name,
+            "url": f"{url}/{Path(name).name}",
+            "hash_val": compute_sha256(bundle / name),
+            "hash_type": "sha256",
+        }
         for name in weights_of(bundle)
     ]
     return yaml.safe_dump({"large_files": entries}, sort_keys=False)
@@ -278,21 +304,20 @@ def try_out(archive: Path, python: Path, acceptance: list[str]) -> None:
         call(bundle, *run, "verify_net_in_out", "network_def", *files)
         data, results = Path(folder, "phantoms"), Path(folder, "results")
         call(bundle, python, "-m", "bundlekit.phantoms", bundle.name, data)
-        call(
-            bundle,
-            *run,
-            "run",
-            "--config_file",
-            "configs/inference.json",
-            "--dataset_dir",
-            data,
-            "--output_dir",
-            results,
-        )
+        places = ("--dataset_dir", data, "--output_dir", results)
+        call(bundle, *run, "run", "--config_file", INFERENCE, *places)
         wanted = len(json.loads((data / "dataset.json").read_text())["test"])
-        found = len(list(results.glob("*_seg.*")))
-        if found != wanted:
-            raise Failed(f"{archive}: segmented {found} of {wanted} phantoms")
+        found = sorted(results.glob("*_seg.*"))
+        if len(found) != wanted:
+            raise Failed(f"{archive}: segmented {len(found)} of {wanted} phantoms")
+        if not any(LoadImage(image_only=True)(path).any() for path in found):
+            raise Failed(f"{archive}: found nothing in any of {wanted} phantoms")
+        trained = Path(folder, "training")
+        words = ("--dataset_dir", data, "--output_dir", trained, "--ckpt_path", trained / "model.pt")
+        shortest = ("--max_epochs", "1", "--val_interval", "1")
+        call(bundle, *run, "run", "--config_file", f"['configs/train.json', '{DEMO}']", *words, *shortest)
+        if not (trained / "model.pt").exists():
+            raise Failed(f"{archive}: a training of one epoch wrote no weights")
         if acceptance:
             call(Path(folder), python, *acceptance, bundle)
     print(f"{archive.name}: works", flush=True)
@@ -308,10 +333,24 @@ def keep(stem: str, made: Path, output: Path) -> None:
     (made / f"{stem}.zip").replace(output / f"{stem}.zip")
 
 
+def list_sums(output: Path) -> str:
+    """Write SHA256SUMS of what lies there."""
+    packed = sorted([*output.glob("*.zip"), *output.glob("*.whl")])
+    sums = "".join(f"{compute_sha256(path)}  {path.name}\n" for path in packed)
+    write_atomically(output / "SHA256SUMS", lambda name: Path(name).write_text(sums))
+    return sums
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.parent.name for path in (ROOT / "bundles").glob("*/configs"))
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"of {', '.join(known)}; all by default")
+    parser.add_argument(
+        "bundles",
+        nargs="*",
+        metavar="BUNDLE",
+        type=lambda word: Path(word).name,
+        help=f"of {', '.join(known)}; all by default",
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "dist/zoo")
     parser.add_argument("--host", metavar="URL", help="where you put the folders of OUTPUT/hosted/")
     parser.add_argument("--acceptance", type=shlex.split, default=[], help="program and its options, as one word")
@@ -344,22 +383,20 @@ def main() -> None:
             print(f"{bundle.name}: {len(names)} files: {', '.join(names)}", flush=True)
         wheel = build_wheel(made)
         if not args.no_trial:
-            acceptance = [str(Path(word).resolve()) if Path(word).exists() else word for word in args.acceptance]
+            acceptance = [os.path.abspath(word) if os.path.exists(word) else word for word in args.acceptance]
             python = make_environment(Path(elsewhere), wheel)
         for archive in archives:
             try:
                 if not args.no_trial:
                     try_out(archive, python, acceptance)
                 keep(archive.stem, made, output)
+                if wheel.exists():
+                    wheel.replace(output / wheel.name)
+                list_sums(output)
             except Failed as error:
                 print(error, file=sys.stderr, flush=True)
                 failed.append(archive.name)
-        if len(failed) < len(archives):
-            wheel.replace(output / wheel.name)
-    packed = sorted([*output.glob("*.zip"), *output.glob("*.whl")])
-    sums = "".join(f"{sha256(path)}  {path.name}\n" for path in packed)
-    write_atomically(output / "SHA256SUMS", lambda name: Path(name).write_text(sums))
-    print(sums, end="")
+    print(list_sums(output), end="")
     if failed:
         raise SystemExit(f"failed, and not written: {', '.join(failed)}")
 

@@ -134,7 +134,7 @@ def test_a_bundle_that_does_not_exist_is_named():
 @pytest.mark.slow
 def test_both_files_are_the_shipped_network(tmp_path, monkeypatch):
     bundle = ROOT / "bundles/lung_ct_segmentation"
-    rows = export.export(bundle, tmp_path, export.FORMATS)
+    rows = export.export(bundle, tmp_path, export.FORMATS, [])
     assert [row["file"].name for row in rows] == [f"{bundle.name}_model.ts", f"{bundle.name}_model.onnx"]
     assert all(row["off"] <= export.TOLERANCE for row in rows)
     state = torch.load(bundle / "models/model.pt", weights_only=True)
@@ -150,6 +150,6 @@ def test_both_files_are_the_shipped_network(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1.0)  # nothing is right now
     script = tmp_path / f"{bundle.name}_model.ts"
     before = script.read_bytes()
-    (row,) = export.export(bundle, tmp_path, ["ts"])
+    (row,) = export.export(bundle, tmp_path, ["ts"], [])
     assert row["file"] == script and row["mib"] > 1
     assert script.read_bytes() == before and not list(tmp_path.glob(".export-*"))

@@ -294,7 +294,7 @@ def test_an_encoder_is_hosted_with_the_networks(tmp_path):
         assert not [name for name in packed.namelist() if "/models/" in name]
         listed = yaml.safe_load(packed.read(f"{bundle.name}/large_files.yml"))["large_files"]
     assert [entry["path"] for entry in listed] == [f"models/{name}" for name in names]
-    assert all(entry["hash_val"] == zoo.sha256(bundle / entry["path"]) for entry in listed)
+    assert all(entry["hash_val"] == zoo.compute_sha256(bundle / entry["path"]) for entry in listed)
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -182,12 +182,28 @@ class VGGUNet(nn.Module):
 
 def _read(source: str | os.PathLike, network: VGGUNet) -> Mapping[str, torch.Tensor]:
     if str(source) == "imagenet":
-        return torch.hub.load_state_dict_from_url(_URLS[network.batch_norm], map_location="cpu", weights_only=True)
+        url = _URLS[network.batch_norm]
+        try:
+            return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
+        except OSError as error:  # of which those of urllib are
+            raise ValueError(
+                f"{source}: {url} cannot be downloaded ({error}); expected a way to it: try again, or download it "
+                "elsewhere and pass the file"
+            ) from error
     if not Path(source).is_file():
         raise ValueError(
             f"{source}: is no file; expected weights of VGG-16, or 'imagenet' to download them: correct it"
         )
-    return torch.load(source, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch each have their own
+        raise ValueError(
+            f"{source}: cannot be loaded with weights_only=True ({type(error).__name__}); expected weights of VGG-16 "
+            "saved by torch.save: download or save it anew"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{source}: is a {type(state).__name__}; expected a state dict: save state_dict() alone")
+    return state
 
 
 def load_encoder(network: VGGUNet, source: str | os.PathLike | None) -> VGGUNet:
@@ -200,7 +216,8 @@ def load_encoder(network: VGGUNet, source: str | os.PathLike | None) -> VGGUNet:
             keeps it in torch's cache; None leaves the network as it is.
 
     Raises:
-        ValueError: where the file is missing, or its names or shapes are not exactly those of ``network.features``.
+        ValueError: where the file is missing, cannot be downloaded or read, or its names or shapes are not exactly
+            those of ``network.features``.
 
     Source:
         Weights: torchvision's IMAGENET1K_V1, for images that are normalised channel by channel.
