@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from bundlekit.files import InputError
-from bundlekit.options import check_ascending, check_counts, check_multiples, check_positive, check_ranges, check_seed
+from bundlekit.options import (
+    check_ascending,
+    check_counts,
+    check_multiples,
+    check_positive,
+    check_ranges,
+    check_seed,
+    check_switches,
+)
 
 NO_NUMBERS = [True, "3", None, float("nan"), float("inf")]
 
@@ -22,6 +30,13 @@ def test_what_is_no_count(value):
     check_counts({"a": 1, "b": 500})
     with pytest.raises(InputError, match=r"^b: is .*; expected a whole number from 1 up; pass one with --b$"):
         check_counts({"a": 1, "b": value})
+
+
+@pytest.mark.parametrize("value", ["true", "false", "no", 0, 1, None])
+def test_what_is_no_switch(value):
+    check_switches({"a": True, "b": False})
+    with pytest.raises(InputError, match=r"^b: is .*; expected True or False, with a capital; pass one with --b$"):
+        check_switches({"a": True, "b": value})
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, -1, 0.5, 2**32])

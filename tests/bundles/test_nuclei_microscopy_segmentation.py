@@ -313,6 +313,16 @@ def test_encoder_weights_reach_the_network_that_is_trained(tmp_path):
     assert not any(p.requires_grad for p in frozen.features.parameters()) and frozen.head.weight.requires_grad
 
 
+def test_what_cannot_be_trained_with_is_told_before_the_training(tmp_path, capsys):
+    options = {"encoder_weights": "none.pth", "tiles::margin": 10, "network_def::batch_norm": "false"}
+    parser = parse("train", dataset_dir=str(tmp_path), output_dir=str(tmp_path / "out"), **options)
+    with pytest.raises(SystemExit):
+        parser.get_parsed_content("run")
+    told = capsys.readouterr().err
+    for start in ("none.pth: is no file", "tiles::margin: is 10", "network_def::batch_norm: is 'false'"):
+        assert f"error: {start}" in told
+
+
 @pytest.mark.parametrize("base", ["train", "inference"])
 def test_paper_network_has_the_report_s_sizes(base):
     parser = parse(base, "net_paper")

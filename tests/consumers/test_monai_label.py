@@ -59,9 +59,11 @@ def test_segments_as_the_bundle_does(bundle, label_server, consumers, tmp_path):
 def test_numbers_of_objects_keep_16_bits(label_server, consumers, tmp_path):
     bundle = ROOT / "bundles/gland_histology_segmentation"
     [phantom] = consumers.make_images(bundle, tmp_path / "data", test=1)
+    wanted = consumers.segment(label_server.python, bundle, phantom.files[0], tmp_path / "out")
     label_server.upload("wide", phantom.single)
-    found, _ = consumers.load(label_server.infer(bundle.name, "wide", ".nrrd", tmp_path / "found", dtype="uint16"))
-    assert found.dtype == np.uint16 and found.any()
+    found = consumers.load(label_server.infer(bundle.name, "wide", ".nrrd", tmp_path / "found", dtype="uint16"))
+    assert found[0].dtype == np.uint16
+    consumers.assert_same(values(found), wanted)
 
 
 def test_label_map_as_png_comes_out_wrong(label_server, consumers, tmp_path):

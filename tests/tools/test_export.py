@@ -102,6 +102,19 @@ def test_weights_that_give_no_numbers_are_told(tmp_path):
         export.image_shapes(tmp_path, network)
 
 
+class Adaptive(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while float(x.detach().abs().max()) > 1:
+            x = x / 2
+        return x
+
+
+def test_a_network_whose_steps_depend_on_the_image_is_told(tmp_path):
+    told = r"model.onnx: the network cannot be exported \(.*\); expected one whose operations .*net_fixed_step.json"
+    with pytest.raises(ValueError, match=told):
+        export.export_onnx(Adaptive(), torch.rand(2, 1, 8, 8), tmp_path / "model.onnx")
+
+
 def run(*words: object) -> list[str]:
     return [sys.executable, str(PATH), *map(str, words)]
 

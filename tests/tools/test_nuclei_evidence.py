@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.util
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from bundlekit.phantoms import make_dataset
 
 PATH = Path(__file__).resolve().parents[2] / "tools/nuclei_evidence.py"
+DOCS = PATH.parents[1] / "bundles/nuclei_microscopy_segmentation/docs"
 SPEC = importlib.util.spec_from_file_location("nuclei_evidence", PATH)
 evidence = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(evidence)
@@ -35,6 +37,35 @@ def test_table_has_means_and_deviations_over_seeds():
         ["dice_loss", "test", "3", "0.700 ± 0.200"],
         ["cosine", "test_rgb", "1", "0.250"],
     ]
+
+
+def readme_cells(epochs: str, images: str, columns: tuple[str, ...]) -> dict[str, str]:
+    """Of scores.csv, by variant, as a row of the README shows them."""
+    with (DOCS / "scores.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["epochs"], row["images"]) == (epochs, images)]
+    lines = [line.strip("| ").split(" | ") for line in evidence.table(rows, columns).splitlines()[2:]]
+    return {variant: " | ".join(cells) for variant, _, _, *cells in lines}
+
+
+def test_tables_of_the_readme_are_those_of_the_scores():
+    text = (DOCS / "README.md").read_text()
+    shown = [
+        cells
+        for epochs, images in [
+            ("12", "test"),
+            ("40", "test"),
+            ("100", "test"),
+            ("100", "test_grey"),
+            ("100", "test_rgb"),
+        ]
+        for cells in readme_cells(epochs, images, evidence.TABLES[0]).values()
+    ]
+    grey, colours = (
+        readme_cells("12", images, ("pixel_f1", "dice", "object_f1_50", "map")) for images in ("test_grey", "test_rgb")
+    )
+    shown += [f"{grey[variant]} | {colours[variant]}" for variant in evidence.VARIANTS]
+    assert len(shown) == 5 + 5 + 3 + 5
+    assert [cells for cells in shown if f" | {cells} |\n" not in text] == []
 
 
 def test_both_lists_train_together(tmp_path):

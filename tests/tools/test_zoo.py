@@ -183,7 +183,9 @@ def test_configs_that_cannot_be_read(bundle, name, text):
     assert fault.startswith(f"{path}: ") and "expected" in fault and len(fault.splitlines()) == 1
 
 
-@pytest.mark.parametrize("changed", [{"changelog": None}, {"changelog": ["0.1.0"]}, {"version": None}])
+@pytest.mark.parametrize(
+    "changed", [{"changelog": None}, {"changelog": ["0.1.0"]}, {"changelog": {"0.1.0": " "}}, {"version": None}]
+)
 def test_a_changelog_that_is_none(bundle, changed):
     change_metadata(bundle, **changed)
     assert "with an entry in changelog" in next(zoo.faults(bundle))
@@ -295,6 +297,33 @@ def test_an_encoder_is_hosted_with_the_networks(tmp_path):
         listed = yaml.safe_load(packed.read(f"{bundle.name}/large_files.yml"))["large_files"]
     assert [entry["path"] for entry in listed] == [f"models/{name}" for name in names]
     assert all(entry["hash_val"] == zoo.compute_sha256(bundle / entry["path"]) for entry in listed)
+
+
+def test_weights_of_one_file_name_would_have_one_address(bundle):
+    (bundle / "models/site").mkdir()
+    shutil.copy(bundle / "models/model.pt", bundle / "models/site/model.pt")
+    (bundle / "configs/site.json").write_text(json.dumps({"ckpt_path": "models/site/model.pt"}))
+    assert list(zoo.faults(bundle)) == []
+    (fault,) = zoo.faults(bundle, "https://example.org")
+    assert f"{bundle}: models/model.pt, models/site/model.pt would have one address" in fault
+
+
+def test_a_further_script_that_a_config_names(bundle):
+    (bundle / "configs/other.json").write_text(json.dumps({"script": "models/other.ts"}))
+    (missing,) = zoo.faults(bundle)
+    assert missing.startswith(f"{bundle}/models/other.ts: ") and "take its name out of the configs" in missing
+    shutil.copy(bundle / "models/model.pt", bundle / "models/other.ts")  # a state dict, which is no TorchScript
+    (wrong,) = zoo.faults(bundle)
+    assert wrong.startswith(f"{bundle}/models/other.ts: cannot be loaded") and "expected TorchScript" in wrong
+    shutil.copy(bundle / "models/model.ts", bundle / "models/other.ts")
+    assert list(zoo.faults(bundle)) == []
+
+
+@pytest.mark.parametrize("key", zoo.VERSIONS)
+def test_a_version_that_is_none(bundle, key):
+    change_metadata(bundle, **{key: "any"})
+    fault, embedded = zoo.faults(bundle)
+    assert f"metadata.json: {key} is 'any'; expected a version as 1.2.3" in fault and "holds another" in embedded
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import nn
 
-from unet_ode.nets import VGGUNet, load_encoder
+from unet_ode.nets import VGGUNet, load_encoder, vgg_unet
 
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 """Configuration D of Simonyan and Zisserman: widths of the convolutions, M a pooling."""
@@ -98,6 +98,23 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, first):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none.pth: is no file; expected weights of VGG-16, or 'imagenet'"):
         load_encoder(VGGUNet(width=1 / 64), tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"junk", "cannot be loaded with weights_only=True"), ([1.0], "is a list; expected a state")]
+)
+def test_what_holds_no_weights_is_named(tmp_path, content, told):
+    path = tmp_path / "vgg.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=f"vgg.pth: {told}"):
+        load_encoder(VGGUNet(width=1 / 64), path)
+
+
+def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where nothing was downloaded before
+    monkeypatch.setattr(vgg_unet, "_URLS", {True: "http://127.0.0.1:9/vgg.pth"})  # nobody listens
+    with pytest.raises(ValueError, match=r"imagenet: .* cannot be downloaded .*; expected a way to it: try again, or"):
+        load_encoder(VGGUNet(width=1 / 64), "imagenet")
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
