@@ -16,7 +16,7 @@ $(READY): setup.cfg constraints.txt
 setup: $(READY)  ## make the virtual environment .venv with the tested versions
 
 demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=membrane_em_segmentation
-	$(VENV)/python tools/demo.py $(or $(BUNDLE),membrane_em_segmentation)
+	$(VENV)/python -m tools.demo $(or $(BUNDLE),membrane_em_segmentation)
 
 test: $(READY)  ## run the tests (offline, no GPU)
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not consumer"
@@ -29,19 +29,19 @@ lint: $(READY)  ## check style and types
 	$(VENV)/mypy
 
 bench: $(READY)  ## compare speeds and memory, as ratios within one run
-	for name in $(BENCHES); do $(VENV)/python tools/bench/$$name.py || exit 1; done
+	for name in $(BENCHES); do $(VENV)/python -m tools.bench.$$name || exit 1; done
 
 tune: $(READY)  ## search the training of the nuclei bundle: make tune DATA=folder; several processes may share a study
-	$(VENV)/python tools/tune.py --dataset_dir $(DATA) $(TUNE_OPTIONS)
+	$(VENV)/python -m studies.tune --dataset_dir $(DATA) $(TUNE_OPTIONS)
 
 export: $(READY)  ## write model.ts and model.onnx of all bundles, or of BUNDLE, and compare them with PyTorch
-	$(VENV)/python tools/export.py $(BUNDLE)
+	$(VENV)/python -m tools.export $(BUNDLE)
 
 zoo: $(READY)  ## pack all bundles, or BUNDLE, for the model zoo into dist/zoo, and try them out with the wheel alone
-	$(VENV)/python tools/zoo.py $(BUNDLE) $(ZOO_OPTIONS)
+	$(VENV)/python -m tools.zoo $(BUNDLE) $(ZOO_OPTIONS)
 
 .venv-label/.ready .venv-deploy/.ready: .venv-%/.ready: tests/consumers/%.txt tools/consumers.py setup.cfg | $(READY)
-	$(VENV)/python tools/consumers.py $*
+	$(VENV)/python -m tools.consumers $*
 
 test-label: $(READY) .venv-label/.ready  ## serve, use and train all bundles with MONAI Label, in .venv-label (4 GB)
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m consumer tests/consumers/test_monai_label.py

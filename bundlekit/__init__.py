@@ -1,5 +1,4 @@
-"""What the configs of every bundle share besides networks.
+"""What a bundle needs besides a network: inputs, inference, transforms, training, metrics, reports, data preparation.
 
-Checks of inputs and weights, the history of a training run, pictures and tables of its results, and phantom data sets
-with known answers for trying a bundle without real data. Nothing here knows a network or a single task.
+``errors`` and ``files`` import nothing heavy, ``prepare`` neither torch nor MONAI. Nothing here imports a network.
 """

@@ -1,54 +1,33 @@
-"""Files and folders that a run needs, and the one form in which all checks report what is wrong."""
+"""Files and folders: whether they can be used, checksums, and writes that are never seen half done."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-__all__ = ["InputError", "InputNote", "describe", "require_file", "require_writable_folder"]
+from .errors import InputError
 
-
-class InputError(ValueError):
-    """An input that a run cannot use, as the one line ``FILE: FOUND; expected EXPECTED; REMEDY``.
-
-    Args:
-        file: the file or folder at fault.
-        found: what is there instead of what was expected.
-        expected: what would have been right.
-        remedy: what to do about it.
-
-    Example:
-        >>> print(InputError("a.png", "is empty", "an image", "copy it again"))
-        a.png: is empty; expected an image; copy it again
-    """
-
-    def __init__(self, file: str | os.PathLike, found: str, expected: str, remedy: str) -> None:
-        super().__init__(f"{file}: {found}; expected {expected}; {remedy}")
+__all__ = ["compute_sha256", "require_file", "require_writable_folder", "write_atomically"]
 
 
-class InputNote(InputError):
-    """An input that a run can use and that may still be a mistake, in the same form.
-
-    Example:
-        >>> print(InputNote("label.nii", "holds background alone", "labels", "draw them"))
-        label.nii: holds background alone; expected labels; draw them
-    """
-
-
-def describe(error: Exception) -> str:
-    """The type of an exception and the first line of its text, in at most 100 characters.
+def compute_sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits.
 
     Args:
-        error: the exception; its text alone may say nothing, as a KeyError's is only the key.
+        path: the file.
 
     Example:
-        >>> describe(KeyError(101)), describe(ValueError()), describe(ValueError("No.\\nSee below"))
-        ('KeyError: 101', 'ValueError', 'ValueError: No.')
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/empty"
+        >>> open(path, "wb").close()
+        >>> compute_sha256(path)[:16]
+        'e3b0c44298fc1c14'
     """
-    lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
-    return textwrap.shorten(": ".join(lines), 100)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def require_file(path: str | os.PathLike, remedy: str) -> None:
@@ -64,7 +43,7 @@ def require_file(path: str | os.PathLike, remedy: str) -> None:
     Example:
         >>> require_file("/nowhere/a.png", "correct the path")
         Traceback (most recent call last):
-        bundlekit.files.InputError: /nowhere/a.png: cannot be opened (No such file or directory); expected a file; \
+        bundlekit.errors.InputError: /nowhere/a.png: cannot be opened (No such file or directory); expected a file; \
 correct the path
     """
     try:
@@ -103,3 +82,29 @@ def require_writable_folder(path: str | os.PathLike, remedy: str) -> None:
         raise InputError(
             path, f"cannot be created or written ({reason})", "a folder that this user may write", remedy
         ) from error
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a temporary file beside ``path`` and move it there once it is complete and on the disk.
+
+    Example:
+        >>> folder = tempfile.mkdtemp()
+        >>> write_atomically(folder + "/a.txt", lambda part: part.write_text("done"))
+        >>> os.listdir(folder)
+        ['a.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    try:
+        os.close(handle)
+        write(Path(name))
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

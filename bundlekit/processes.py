@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from .files import InputError
+from .errors import InputError
 
 __all__ = [
     "connect",

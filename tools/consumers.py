@@ -1,7 +1,7 @@
 """Make the environment of a program that uses bundles, beside the project's own.
 
-    python tools/consumers.py label      # .venv-label: MONAI Label, which needs numpy 1.26 and MONAI 1.5.2
-    python tools/consumers.py deploy     # .venv-deploy: MONAI Deploy App SDK
+    python -m tools.consumers label      # .venv-label: MONAI Label, which needs numpy 1.26 and MONAI 1.5.2
+    python -m tools.consumers deploy     # .venv-deploy: MONAI Deploy App SDK
 
 What goes in is pinned in tests/consumers/NAME.txt; the packages of the project are installed as editable, so that the
 environment always has those of today. It is made once: .venv-NAME/.ready tells that it is complete.
@@ -14,7 +14,7 @@ import subprocess
 import venv
 from pathlib import Path
 
-from zoo import ROOT, call
+from tools.zoo import ROOT, run_clean
 
 NAMES = ("label", "deploy")
 SCHEMAS = '''\
@@ -64,7 +64,7 @@ def main() -> None:
     venv.create(folder, with_pip=True)
     python = folder / "bin/python"
     wanted = ("--requirement", ROOT / f"tests/consumers/{name}.txt", "--editable", ROOT)
-    call(ROOT, python, "-m", "pip", "install", "--quiet", *wanted)
+    run_clean(ROOT, python, "-m", "pip", "install", "--quiet", *wanted)
     if name == "label":
         mend_torchvision(python)
     (folder / ".ready").touch()

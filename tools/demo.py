@@ -1,6 +1,6 @@
 """Train, evaluate and infer with one bundle on phantoms, through the commands that a user would type.
 
-    python tools/demo.py membrane_em_segmentation
+    python -m tools.demo membrane_em_segmentation
 
 Writes runs/demo/<bundle>/: data/ (phantoms), model.pt, metrics.json, history.png and overlays/*.png. A bundle with a
 pretrain.json is pre-trained first, and trained from what that gives.
@@ -11,25 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from bundlekit import overlays, summary
+from bundlekit.reports import drawing, scores
+from tools.commands import call
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def call(folder: Path, *command: str) -> None:
-    """Show a command as one would type it, then run it in ``folder``; stop the demo if it fails."""
-    shown = " ".join(f'"{part}"' if "'" in part else shlex.quote(part) for part in ["python", *command])
-    print(f"\n$ cd {folder.relative_to(ROOT)} && {shown}" if folder != ROOT else f"\n$ {shown}", flush=True)
-    status = subprocess.run([sys.executable, *command], cwd=folder).returncode
-    if status != 0:
-        raise SystemExit(f"the command above failed with exit code {status}")
 
 
 def shared_overrides(bundle: Path) -> list[str]:
@@ -65,10 +54,10 @@ def main() -> None:
         options = {"inference": shared_overrides(bundle), "train fit_demo": pretrained}.get(configs, [])
         call(bundle, *run, "--config_file", config_file, *places, "--output_dir", str(relative / output), *options)
 
-    pictures = overlays.save_overlays(runs / "data", "test", runs / "predictions", runs / "overlays")
-    summary.plot_history(runs / "history.json", runs / "history.png")
+    pictures = drawing.save_overlays(runs / "data", "test", runs / "predictions", runs / "overlays")
+    scores.plot_history(runs / "history.json", runs / "history.png")
     print()
-    summary.print_table(runs / "metrics.json")
+    scores.print_table(runs / "metrics.json")
     print(f"\n{time.monotonic() - began:.0f} s. Pictures (image | truth | prediction):")
     for picture in [*pictures, runs / "history.png"]:
         print(f"  {os.path.relpath(picture, ROOT)}")

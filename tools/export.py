@@ -1,6 +1,6 @@
 """Export the networks of bundles as TorchScript and ONNX, and compare both with the network in PyTorch.
 
-    python tools/export.py [BUNDLE ...] [--formats ts onnx] [--output DIR]
+    python -m tools.export [BUNDLE ...] [--formats ts onnx] [--output DIR]
 
 Writes models/model.ts by MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx, whose
 batch and sizes are free; to DIR/BUNDLE_model.* with --output. A network whose number of operations depends on the image
@@ -23,10 +23,10 @@ from typing import Any
 import onnxruntime
 import torch
 
-from bundlekit.bundles import TOLERANCE, image_shapes, largest_difference, load_network
-from bundlekit.experiments import call
-from bundlekit.files import InputError, require_writable_folder
-from bundlekit.training import write_atomically
+from bundlekit.errors import InputError
+from bundlekit.files import require_writable_folder, write_atomically
+from tools.bundle_folder import TOLERANCE, image_shapes, largest_difference, load_network
+from tools.commands import call
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 FIXED = "net_fixed_step"

@@ -1,6 +1,6 @@
 """Train one network on the data of several sites, which stay where they are: federated averaging, simulated here.
 
-    python tools/federated.py hippocampus_mri_segmentation --clients SITE1 SITE2 --rounds 20 --output runs/federated
+    python -m tools.federated hippocampus_mri_segmentation --clients SITE1 SITE2 --rounds 20 --output runs/federated
 
 In each round every client trains the global weights on its own data and sends back the weights alone; the new global
 weights are the mean of theirs, each counted by its number of training images (McMahan et al. 2017). A client is
@@ -27,7 +27,8 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from bundlekit.training import TrainingState, write_atomically
+from bundlekit.files import write_atomically
+from bundlekit.training.state import TrainingState
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 Weights = Mapping[str, torch.Tensor]

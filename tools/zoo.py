@@ -1,6 +1,6 @@
 """Pack bundles for MONAI's model zoo, and try each one where nothing but the wheel of the packages is installed.
 
-    python tools/zoo.py [BUNDLE ...] [--output dist/zoo] [--host URL] [--acceptance "PROGRAM OPTIONS"] [--no_trial]
+    python -m tools.zoo [BUNDLE ...] [--output dist/zoo] [--host URL] [--acceptance "PROGRAM OPTIONS"] [--no_trial]
 
 Writes OUTPUT/BUNDLE_vVERSION.zip of each bundle whose trial passes, the wheel, and SHA256SUMS of all zips and wheels in
 OUTPUT. With --host the weights stay out of the zip: they go to OUTPUT/hosted/BUNDLE_vVERSION/, to be put under URL by
@@ -39,10 +39,10 @@ import yaml
 from monai.data.torchscript_utils import METADATA_FILENAME
 from monai.transforms import LoadImage
 
-from bundlekit.bundles import TOLERANCE, image_shapes, largest_difference, load_network, read_config
-from bundlekit.files import InputError, describe, require_file, require_writable_folder
-from bundlekit.training import write_atomically
-from bundlekit.weights import check_weights, compute_sha256
+from bundlekit.errors import InputError, describe
+from bundlekit.files import compute_sha256, require_file, require_writable_folder, write_atomically
+from bundlekit.inputs.weights import check_weights
+from tools.bundle_folder import TOLERANCE, image_shapes, largest_difference, load_network, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ("models/model.pt", "models/model.ts")  # that every bundle has
@@ -255,7 +255,7 @@ def pack(bundle: Path, output: Path, host: str | None) -> Path:
     return path
 
 
-def call(folder: Path, *words: object, **more: str) -> None:
+def run_clean(folder: Path, *words: object, **more: str) -> None:
     """Run a command in a folder that is not the repository's, without its packages in sight; stop if it fails."""
     command = list(map(str, words))
     print(f"$ {' '.join(command)}", flush=True)
@@ -273,7 +273,7 @@ def build_wheel(output: Path) -> Path:
         source = Path(folder, "source")  # building leaves folders behind
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "bundles", "runs", "dist", "tests", "build"))
         words = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
-        call(source, sys.executable, *words, SOURCE_DATE_EPOCH=BIRTH_S)
+        run_clean(source, sys.executable, *words, SOURCE_DATE_EPOCH=BIRTH_S)
         (wheel,) = Path(folder).glob("*.whl")
         return Path(shutil.copy(wheel, output))
 
@@ -282,7 +282,7 @@ def make_environment(folder: Path, wheel: Path) -> Path:
     """The Python of a new environment that holds the wheel, what it requires, and nothing else."""
     venv.create(folder, with_pip=True)
     python = folder / "bin/python"
-    call(folder, python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
+    run_clean(folder, python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
     return python
 
 
@@ -299,13 +299,13 @@ def try_out(archive: Path, python: Path, acceptance: list[str]) -> None:
             for entry in entries:
                 entry["url"] = (archive.parent / "hosted" / archive.stem / Path(entry["path"]).name).as_uri()
             listed.write_text(yaml.safe_dump({"large_files": entries}))
-            call(bundle, *run, "download_large_files", "--bundle_path", bundle)
+            run_clean(bundle, *run, "download_large_files", "--bundle_path", bundle)
         files = ("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json")
-        call(bundle, *run, "verify_net_in_out", "network_def", *files)
+        run_clean(bundle, *run, "verify_net_in_out", "network_def", *files)
         data, results = Path(folder, "phantoms"), Path(folder, "results")
-        call(bundle, python, "-m", "bundlekit.phantoms", bundle.name, data)
+        run_clean(bundle, python, "-m", "bundlekit.phantoms", bundle.name, data)
         places = ("--dataset_dir", data, "--output_dir", results)
-        call(bundle, *run, "run", "--config_file", INFERENCE, *places)
+        run_clean(bundle, *run, "run", "--config_file", INFERENCE, *places)
         wanted = len(json.loads((data / "dataset.json").read_text())["test"])
         found = sorted(results.glob("*_seg.*"))
         if len(found) != wanted:
@@ -315,11 +315,11 @@ def try_out(archive: Path, python: Path, acceptance: list[str]) -> None:
         trained = Path(folder, "training")
         words = ("--dataset_dir", data, "--output_dir", trained, "--ckpt_path", trained / "model.pt")
         shortest = ("--max_epochs", "1", "--val_interval", "1")
-        call(bundle, *run, "run", "--config_file", f"['configs/train.json', '{DEMO}']", *words, *shortest)
+        run_clean(bundle, *run, "run", "--config_file", f"['configs/train.json', '{DEMO}']", *words, *shortest)
         if not (trained / "model.pt").exists():
             raise Failed(f"{archive}: a training of one epoch wrote no weights")
         if acceptance:
-            call(Path(folder), python, *acceptance, bundle)
+            run_clean(Path(folder), python, *acceptance, bundle)
     print(f"{archive.name}: works", flush=True)
 
 

@@ -1,1 +1,1 @@
-"""The U-Net family in the plane: networks, losses, transforms, inference and measures that MONAI lacks."""
+"""U-Nets in the plane and, by ``spatial_dims``, in volumes: networks, neural ODE layers and losses that MONAI lacks."""

@@ -13,7 +13,7 @@ import numpy as np
 from monai.utils import ensure_tuple
 from PIL import Image
 
-from ..files import InputError
+from ..errors import InputError
 
 __all__ = ["Phantom", "PhantomKind", "write_dataset"]
 

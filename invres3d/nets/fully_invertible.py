@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..coupling import AdditiveCoupling
-from ..resampling import SqueezeDown, SqueezeUp
-from ..sizes import require_positive
-from ..steps import Residual, Step
+from ..chain.coupling import AdditiveCoupling
+from ..chain.resampling import SqueezeDown, SqueezeUp
+from ..chain.steps import Residual, Step
+from .input_size import require_positive
 from .invertible import InvertibleUNet
 
 __all__ = ["FullyInvertibleUNet"]
@@ -26,9 +26,9 @@ class FullyInvertibleUNet(InvertibleUNet):
         channels: channels of each level, from full resolution down; multiples of 8 after the first, the first even,
             each less than 4 times the one before.
         num_couplings: couplings L per level and side.
-        engine: "native", "memcnn", "checkpoint" or "none", see :class:`invres3d.engine.Chain`; the weights are alike.
+        engine: "native", "memcnn", "checkpoint" or "none", see :class:`invres3d.chain.engine.Chain`; same weights.
         vae: whether training adds the losses of :class:`invres3d.vae.VAEBranch`.
-        order: order of a coupling's layers, "pre" or "post", see :class:`invres3d.coupling.Branch`.
+        order: order of a coupling's layers, "pre" or "post", see :class:`invres3d.chain.coupling.Branch`.
         dropout: share of the channels dropped inside of couplings in training.
         learned_resampling: whether the squeezes rotate each block of voxels by learned angles.
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import nn
 
-from ..engine import Chain
-from ..guards import is_plain
-from ..sizes import check_volume, require_positive
-from ..steps import Step, halves
+from ..chain.engine import Chain
+from ..chain.guards import is_plain
+from ..chain.steps import Step, halves
 from ..vae import VAEBranch
+from .input_size import check_volume, require_positive
 
 __all__ = ["InvertibleUNet"]
 
@@ -27,7 +27,7 @@ class InvertibleUNet(nn.Module):
         channels: channels of each level, from full resolution down, even numbers.
         steps: the chain's.
         bottleneck: number of the step before which the state is that of the deepest level.
-        engine: see :class:`invres3d.engine.Chain`.
+        engine: see :class:`invres3d.chain.engine.Chain`.
         vae: whether there is a VAE branch.
 
     Raises:

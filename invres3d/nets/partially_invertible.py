@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..coupling import AdditiveCoupling
-from ..pooling import InterpolateUp, PoolDown
-from ..sizes import require_positive
-from ..steps import Residual, Step
+from ..chain.coupling import AdditiveCoupling
+from ..chain.pooling import InterpolateUp, PoolDown
+from ..chain.steps import Residual, Step
+from .input_size import require_positive
 from .invertible import InvertibleUNet
 
 __all__ = ["PartiallyInvertibleUNet"]
@@ -24,9 +24,9 @@ class PartiallyInvertibleUNet(InvertibleUNet):
         out_channels: channels of the output (logits).
         channels: channels of each level, from full resolution down, even numbers.
         num_couplings: couplings L per level and side.
-        engine: "native", "memcnn", "checkpoint" or "none", see :class:`invres3d.engine.Chain`; the weights are alike.
+        engine: "native", "memcnn", "checkpoint" or "none", see :class:`invres3d.chain.engine.Chain`; same weights.
         vae: whether training adds the losses of :class:`invres3d.vae.VAEBranch`.
-        order: order of a coupling's layers, "pre" or "post", see :class:`invres3d.coupling.Branch`.
+        order: order of a coupling's layers, "pre" or "post", see :class:`invres3d.chain.coupling.Branch`.
         dropout: share of the channels dropped inside of couplings in training.
 
     Shape:

@@ -11,8 +11,8 @@ from monai.networks.layers.factories import split_args
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..sizes import check_volume, require_positive
 from ..vae import VAEBranch
+from .input_size import check_volume, require_positive
 
 __all__ = ["UNet3D"]
 

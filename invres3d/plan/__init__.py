@@ -3,9 +3,9 @@
 ``python -m invres3d.plan --patch 128 128 128 --in_channels 4 --memory 8GiB``
 """
 
+from .memory_units import format_bytes, parse_bytes
 from .patches import largest_cube
 from .prediction import NETWORKS, OPTIMIZERS, Prediction, Training, predict
-from .sizes import format_bytes, parse_bytes
 from .table import choices, format_table
 
 __all__ = [

@@ -15,9 +15,9 @@ from monai.losses import DiceCELoss
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..live_memory import LiveMemory
 from ..losses import RegularizedLoss
 from ..nets import FullyInvertibleUNet, PartiallyInvertibleUNet, UNet3D
+from .live_memory import LiveMemory
 from .remembered import KnownRanges, RememberedShapes
 
 __all__ = ["NETWORKS", "OPTIMIZERS", "Prediction", "Training", "predict"]
@@ -182,7 +182,7 @@ def _measure_step(network: nn.Module, image: torch.Tensor, label: torch.Tensor, 
 def predict(training: Training) -> Prediction:
     """Memory of a training step: the step is run, forward, loss, backward and update, on tensors without content.
 
-    The live bytes are those of :class:`invres3d.live_memory.LiveMemory` around the same step on real tensors. Not
+    The live bytes are those of :class:`invres3d.plan.live_memory.LiveMemory` around the same step on real tensors. Not
     counted, and to be left free on a card: CUDA's context, workspaces of convolutions, fragments between allocations.
     With CUDA it is the step on the GPU. Without, it is that on the CPU, where autocast keeps other operations in full
     precision: a norm is in bfloat16 there and in float32 on a GPU, which then needs more.

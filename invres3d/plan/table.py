@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .memory_units import format_bytes
 from .prediction import NETWORKS, Prediction, Training
-from .sizes import format_bytes
 
 __all__ = ["choices", "format_table"]
 

@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from bundlekit.files import compute_sha256
 from bundlekit.phantoms import KINDS, make_dataset
-from bundlekit.weights import compute_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_FILE_BYTES = 25 * 2**20
@@ -184,7 +184,7 @@ def test_torchscript_holds_the_configs_as_they_are(bundle):
     torch.jit.load(bundle / "models/model.ts", map_location="cpu", _extra_files=stored)
     for name, text in stored.items():
         same = json.loads(text) == read(bundle, name.removesuffix(".json"))
-        assert same, f"{bundle.name}: the {name} in model.ts is another one: python tools/export.py {bundle.name}"
+        assert same, f"{bundle.name}: the {name} in model.ts is another one: python -m tools.export {bundle.name}"
 
 
 def test_metadata_is_complete(bundle):

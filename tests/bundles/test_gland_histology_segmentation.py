@@ -20,8 +20,8 @@ from scipy import ndimage
 from skimage.draw import disk
 from skimage.measure import regionprops
 
+from bundlekit.metrics import object_statistics
 from bundlekit.phantoms import make_dataset
-from unet_ode.metrics import object_statistics
 from unet_ode.nets import UNode
 
 pytestmark = pytest.mark.xdist_group("gland_histology_segmentation")  # one worker makes what the tests share

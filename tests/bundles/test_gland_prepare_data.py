@@ -13,8 +13,8 @@ import pytest
 from monai.data import load_decathlon_datalist
 from PIL import Image
 
-from bundlekit.datalists import read_section
-from bundlekit.images import check_item
+from bundlekit.inputs.datalists import read_section
+from bundlekit.inputs.images import check_item
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bundles/gland_histology_segmentation/scripts/prepare_data.py"
 SECTIONS = ("training", "validation", "test")

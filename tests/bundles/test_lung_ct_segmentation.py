@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from bundlekit.phantoms import Phantom
 from bundlekit.phantoms.thorax import thorax
-from bundlekit.preparation import nifti_name
+from bundlekit.prepare.volumes import nifti_name
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
 SIDES = {"right": 1, "left": 2}

@@ -14,9 +14,9 @@ import pytest
 import tifffile
 from monai.bundle import ConfigParser
 
-from bundlekit.checks import RunChecks
-from bundlekit.hounsfield import note_units
-from bundlekit.preparation import nifti_name
+from bundlekit.inputs.checks import RunChecks
+from bundlekit.prepare.volumes import nifti_name
+from bundlekit.transforms.hounsfield import note_units
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
 SECTIONS = ("training", "validation", "test")

@@ -230,7 +230,7 @@ def test_choosing_the_closing_on_a_small_grid(tmp_path):
 
 
 def test_choosing_the_closing_names_what_is_missing(tmp_path, monkeypatch, capsys):
-    path = BUNDLE / "scripts/choose_closing.py"
+    path = BUNDLE / "studies/membranes.py"
     options = ["--dataset_dir", str(tmp_path / "no"), "--ckpt_path", str(tmp_path / "no.pt")]
     monkeypatch.setattr(sys, "argv", [str(path), *options])
     with pytest.raises(SystemExit) as caught:

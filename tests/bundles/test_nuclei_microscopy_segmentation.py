@@ -19,10 +19,10 @@ from monai.utils import set_determinism
 from PIL import Image
 from skimage.draw import disk
 
+from bundlekit.inference.record import RunRecord
+from bundlekit.inference.tiles import OverlapTileInferer
+from bundlekit.metrics import match_counts
 from bundlekit.phantoms.nuclei import nuclei_microscopy
-from bundlekit.record import RunRecord
-from unet_ode.inferers import OverlapTileInferer
-from unet_ode.metrics import match_counts
 from unet_ode.nets import VGGUNet
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/nuclei_microscopy_segmentation"

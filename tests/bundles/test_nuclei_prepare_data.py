@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundlekit.datalists import read_section
-from bundlekit.images import check_item
+from bundlekit.inputs.datalists import read_section
+from bundlekit.inputs.images import check_item
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bundles/nuclei_microscopy_segmentation/scripts/prepare_data.py"
 

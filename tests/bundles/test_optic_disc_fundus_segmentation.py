@@ -271,7 +271,7 @@ def test_unfrozen_encoder_has_a_tenth_of_the_learning_rate(tmp_path):
     together = [id(p) for group in groups for p in group["params"]]
     assert sorted(together) == sorted(id(p) for p in network.parameters())
     assert {id(p) for p in groups[0]["params"]} == {id(p) for p in network.encoder.parameters()}
-    assert parser["train::handlers"][-1]["_target_"] == "unet_ode.handlers.UnfreezeEncoder"
+    assert parser["train::handlers"][-1]["_target_"] == "bundlekit.training.unfreeze_encoder.UnfreezeEncoder"
 
 
 def test_a_centre_outside_its_image_is_left_out_by_name(phantoms, tmp_path, capsys):

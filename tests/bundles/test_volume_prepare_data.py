@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundlekit.checks import RunChecks
+from bundlekit.inputs.checks import RunChecks
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 AFFINE = np.array([[-1.0, 0, 0, 5], [0, 0, 2, 7], [0, 1.5, 0, 9], [0, 0, 0, 1]])

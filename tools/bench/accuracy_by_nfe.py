@@ -1,6 +1,6 @@
 """Scores of U-Node against its evaluations a pass, solver by solver, with one set of weights: a table and a figure.
 
-    python tools/bench/accuracy_by_nfe.py --weights RUN/model.pt --dataset_dir DATA --output OUT.png
+    python -m tools.bench.accuracy_by_nfe --weights RUN/model.pt --dataset_dir DATA --output OUT.png
 
 Every solver segments the same images of the list "test", through the gland bundle's own configs.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 
-from unet_ode.handlers import SolverReport
+from bundlekit.reports.solver import SolverReport
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/gland_histology_segmentation"
 ADAPTIVE = ("bosh3", "dopri5")

@@ -1,6 +1,6 @@
 """Loss over the steps of a training on one fixed batch, for each engine from the same weights.
 
-    OMP_NUM_THREADS=2 python tools/bench/invertible_losses.py --output runs/invertible_losses
+    OMP_NUM_THREADS=2 python -m tools.bench.invertible_losses --output runs/invertible_losses
 
 Adam, cross entropy + Dice and the VAE's losses. The engines compute the same function; what differs is rounding, which
 a training makes larger with every step. Prints the largest difference to engine "none", and writes OUTPUT.csv (a line

@@ -1,6 +1,6 @@
 """Peak memory of a training step of every network, engine and depth, beside the baseline's and the paper's.
 
-    OMP_NUM_THREADS=2 python tools/bench/invertible_memory.py
+    OMP_NUM_THREADS=2 python -m tools.bench.invertible_memory
 
 Live bytes are what a step makes: activations, their gradients and those of the parameters (cross entropy + Dice, fp32,
 batch of 1, without the parameters). Up to --real voxels a side the step is run on real tensors, above on tensors
@@ -21,9 +21,9 @@ import sys
 import torch
 from monai.losses import DiceCELoss
 
-from invres3d.live_memory import LiveMemory
 from invres3d.losses import RegularizedLoss
 from invres3d.plan import Training, choices, predict
+from invres3d.plan.live_memory import LiveMemory
 
 # Yamazaki, Rathour, Le 2021, tables 2 and 3: GB of iSeg (patches of 64^3) and BraTS (128^3)
 PAPER = {

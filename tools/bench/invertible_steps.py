@@ -1,6 +1,6 @@
 """Time of a training step by engine, as a multiple of the same network's that stores everything.
 
-    OMP_NUM_THREADS=2 python tools/bench/invertible_steps.py
+    OMP_NUM_THREADS=2 python -m tools.bench.invertible_steps
 
 One step is forward, cross entropy + Dice and backward, on one patch in fp32. The engines take turns within one run, on
 the same weights; a ratio is to engine "none" in the same turn: median, and the smallest and largest over the turns. The

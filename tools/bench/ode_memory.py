@@ -1,6 +1,6 @@
 """Peak memory of a training step of U-Node, by tolerance: flat with stored states, growing with plain autograd.
 
-    OMP_NUM_THREADS=1 python tools/bench/ode_memory.py
+    OMP_NUM_THREADS=1 python -m tools.bench.ode_memory
 
 On a CPU each figure is the largest resident set of a fresh process after its first training step, less what was
 resident before it, with freed tensors going back to the system at once (glibc's MALLOC_MMAP_THRESHOLD_). On a GPU it
@@ -18,8 +18,8 @@ import sys
 import psutil
 import torch
 from torch.nn import functional
-from unode_reference import REFERENCE, WEIGHTS, num_evaluations, reference_network, sample
 
+from tools.bench.unode_reference import REFERENCE, WEIGHTS, num_evaluations, reference_network, sample
 from unet_ode.nets import UNode
 
 SOLVERS = {

@@ -1,6 +1,6 @@
 """U-Node's solvers against the paper's configuration: time, error and gradient of one training step.
 
-    OMP_NUM_THREADS=2 python tools/bench/ode_solvers.py
+    OMP_NUM_THREADS=2 python -m tools.bench.ode_solvers
 
 The reference is the same network with the same weights on torchdiffeq as the paper uses it: odeint_adjoint, dopri5,
 tolerances 1e-3, the time concatenated to the state. The contenders take turns within one run; a speed is the ratio to
@@ -22,8 +22,15 @@ import torch
 import torchdiffeq
 from torch import nn
 from torch.nn import functional
-from unode_reference import REFERENCE, WEIGHTS, num_evaluations, reference_network, reset_evaluations, sample
 
+from tools.bench.unode_reference import (
+    REFERENCE,
+    WEIGHTS,
+    num_evaluations,
+    reference_network,
+    reset_evaluations,
+    sample,
+)
 from unet_ode.nets import UNode
 
 SIZES = ((128, 192), (352, 512))

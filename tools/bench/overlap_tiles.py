@@ -1,7 +1,7 @@
 """Overlap tiles against MONAI's sliding window: speed, memory, seams; and a whole slide through the bundle.
 
-    OMP_NUM_THREADS=2 python tools/bench/overlap_tiles.py [--weights MODEL_PT] [--image FILE]
-    python tools/bench/overlap_tiles.py --slide 4704 6240     # peak memory of inference.json on an image of that size
+    OMP_NUM_THREADS=2 python -m tools.bench.overlap_tiles [--weights MODEL_PT] [--image FILE]
+    python -m tools.bench.overlap_tiles --slide 4704 6240     # peak memory of inference.json on an image of that size
 
 The contenders take turns on one image with the same network; speed is the ratio of pixels per second to those of the
 sliding window with overlap 0.5 in the same turn: median, smallest and largest. Quality is the share of pixels, away
@@ -30,9 +30,9 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer, SlidingWindowInferer
 from PIL import Image
 
-from bundlekit.bundles import load_network
+from bundlekit.inference.tiles import OverlapTileInferer
 from bundlekit.phantoms.nuclei import nuclei_microscopy
-from unet_ode.inferers import OverlapTileInferer
+from tools.bundle_folder import load_network
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/nuclei_microscopy_segmentation"
 BASE = "sliding window of 1024 px, overlap 0.5"

@@ -1,6 +1,6 @@
 """Pixels classified per second: window by window, densely by the same classifier, and by U-Net.
 
-    OMP_NUM_THREADS=2 python tools/bench/pixels_per_second.py
+    OMP_NUM_THREADS=2 python -m tools.bench.pixels_per_second
 
 The contenders take turns within one run; each figure is the ratio to classifying windows one batch after another in
 the same turn: median, and the smallest and largest over the turns. Nothing else should run beside it.
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from unet_ode.inferers import OverlapTileInferer
+from bundlekit.inference.tiles import OverlapTileInferer
 from unet_ode.nets import PixelClassifier, UNet
 
 CONFIG = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation/configs/inference.json"

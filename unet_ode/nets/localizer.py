@@ -10,7 +10,7 @@ import torch
 from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
-from .sizes import check_multiples
+from .input_size import check_multiples
 from .unet import double_conv
 
 __all__ = ["Encoder", "Localizer", "LocalizerUNet", "load_localizer", "transfer"]

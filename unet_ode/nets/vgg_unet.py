@@ -10,7 +10,7 @@ import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import nn
 
-from .sizes import check_multiples
+from .input_size import check_multiples
 
 __all__ = ["VGGUNet", "load_encoder"]
 

@@ -28,9 +28,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from bundlekit.files import InputError
-from bundlekit.folds import split_fold
-from bundlekit.preparation import Case, Plan, file_faults, nifti_name, run_program
+from bundlekit.errors import InputError
+from bundlekit.prepare.folds import split_fold
+from bundlekit.prepare.volumes import Case, Plan, file_faults, nifti_name, run_program
 
 NUM_FOLDS = 5
 MODALITIES = ("flair", "t1", "t1ce", "t2")

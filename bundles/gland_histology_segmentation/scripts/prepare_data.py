@@ -24,9 +24,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bundlekit.files import InputError
-from bundlekit.layout import open_layout, pair_faults, progress, require_another_folder, run_preparation, save_pair
-from bundlekit.sources import SECTIONS, read_ids, read_picture, read_split, read_table
+from bundlekit.errors import InputError
+from bundlekit.prepare.layout import (
+    open_layout,
+    pair_faults,
+    progress,
+    require_another_folder,
+    run_preparation,
+    save_pair,
+)
+from bundlekit.prepare.sources import SECTIONS, read_ids, read_picture, read_split, read_table
 
 GLAS_NAME = re.compile(r"(?P<part>train|testA|testB)_(?P<number>\d+)(_anno)?\.bmp")
 PLAIN_MODE = {"L": "L", "LA": "L", "RGB": "RGB", "RGBA": "RGB", "P": "RGB"}

@@ -15,9 +15,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bundlekit.files import InputError
-from bundlekit.folds import split_fold
-from bundlekit.preparation import Case, Plan, file_faults, nifti_name, run_program
+from bundlekit.errors import InputError
+from bundlekit.prepare.folds import split_fold
+from bundlekit.prepare.volumes import Case, Plan, file_faults, nifti_name, run_program
 
 NUM_FOLDS = 5
 ENDINGS = (".nii.gz", ".nii")

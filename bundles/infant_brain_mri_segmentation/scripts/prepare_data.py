@@ -20,9 +20,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from bundlekit.files import InputError, describe
-from bundlekit.folds import split_fold
-from bundlekit.preparation import Case, Plan, file_faults, run_program
+from bundlekit.errors import InputError, describe
+from bundlekit.prepare.folds import split_fold
+from bundlekit.prepare.volumes import Case, Plan, file_faults, run_program
 
 NAME = re.compile(r"subject-(\d+)-(T1|T2|label)\.hdr")
 MODALITIES = ("T1", "T2")

@@ -31,10 +31,10 @@ import nibabel
 import numpy as np
 import tifffile
 
-from bundlekit.files import InputError, describe
-from bundlekit.folds import split_fold
-from bundlekit.grids import Grid, check_same_grid
-from bundlekit.preparation import Case, Plan, file_faults, nifti_name, run_program
+from bundlekit.errors import InputError, describe
+from bundlekit.inputs.grids import Grid, check_same_grid
+from bundlekit.prepare.folds import split_fold
+from bundlekit.prepare.volumes import Case, Plan, file_faults, nifti_name, run_program
 
 NUM_FOLDS, MIN_CASES = 5, 3
 PIXEL_MM = 0.7

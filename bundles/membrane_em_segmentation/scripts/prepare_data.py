@@ -24,7 +24,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from bundlekit.files import InputError
+from bundlekit.errors import InputError
 
 
 class Slice(NamedTuple):

@@ -25,9 +25,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bundlekit.files import InputError
-from bundlekit.layout import open_layout, pair_faults, progress, require_another_folder, run_preparation, save_pair
-from bundlekit.sources import SECTIONS, read_ids, read_picture, read_split
+from bundlekit.errors import InputError
+from bundlekit.prepare.layout import (
+    open_layout,
+    pair_faults,
+    progress,
+    require_another_folder,
+    run_preparation,
+    save_pair,
+)
+from bundlekit.prepare.sources import SECTIONS, read_ids, read_picture, read_split
 
 HEADER = {
     "name": "nuclei",

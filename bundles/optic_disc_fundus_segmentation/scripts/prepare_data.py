@@ -35,12 +35,12 @@ from PIL import Image
 from skimage.draw import polygon
 from tqdm import tqdm
 
-from bundlekit.files import InputError
-from bundlekit.folds import split_fold
-from bundlekit.grids import Grid
-from bundlekit.pictures import ORIENTATION, require_upright
-from bundlekit.points import check_inside
-from bundlekit.sources import read_picture
+from bundlekit.errors import InputError
+from bundlekit.inputs.grids import Grid
+from bundlekit.inputs.orientation import ORIENTATION, require_upright
+from bundlekit.inputs.points import check_inside
+from bundlekit.prepare.folds import split_fold
+from bundlekit.prepare.sources import read_picture
 
 NUM_FOLDS = 5
 VALIDATION_STEP = 8

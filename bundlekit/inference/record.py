@@ -1,0 +1,231 @@
+"""Which images of a folder are finished, so that a run that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monai.utils import ensure_tuple
+
+from ..files import compute_sha256
+from ..processes import gather, is_connected, number_and_count, speaks, was_restarted
+
+__all__ = ["RunRecord"]
+
+_PREFIX = ".finished-"
+_ENDING = ".jsonl"
+
+
+def _state(path: str) -> list[int]:
+    """Size and time of the last change of a file or folder, which tell another one of the same name."""
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _is_unchanged(line: Mapping[str, Any]) -> bool:
+    """Whether an image's files are those that a line is about."""
+    try:
+        return bool(line["state"] == [_state(path) for path in line["image"]])
+    except OSError:
+        return False
+
+
+def _name(image: Any) -> str:
+    return json.dumps([os.path.abspath(path) for path in ensure_tuple(image)])
+
+
+class RunRecord:
+    """A line on the disk for each image whose outputs are all written, in hidden files of the outputs' folder.
+
+    Each process writes a file of its own, ``.finished-<number>.jsonl``, and reads those of all, so that a run may be
+    taken up again by more or fewer processes, here or on other machines with the same folder. An image counts as
+    finished where its file is unchanged, its outputs are still there, as long as they were and written over by no later
+    run, and weights and settings are the same. The files go when a run has ended with nothing left out.
+
+    Args:
+        output_dir: folder of the outputs.
+        resume: leave out the images that are finished; else a run starts from the first one. A run that torchrun has
+            restarted is taken up in any case.
+        ckpt_path: weights of the run; None for none.
+        settings: what the outputs depend on besides, by the names of the options.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "a.png").touch()
+        >>> record = RunRecord(folder / "out", settings={"threshold": 0.5})
+        >>> record.begin()
+        >>> record.note({"area": 3})
+        >>> record.add(str(folder / "a.png"), outputs=[])
+        >>> again = RunRecord(folder / "out", settings={"threshold": 0.5})
+        >>> again.is_finished(str(folder / "a.png")), again.is_finished(str(folder / "b.png"))
+        (True, False)
+        >>> again.rows()
+        [{'area': 3}]
+        >>> RunRecord(folder / "out", settings={"threshold": 0.4}).is_finished(str(folder / "a.png"))
+        False
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        resume: bool = True,
+        ckpt_path: str | os.PathLike | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(str(output_dir))
+        self.resume = resume or was_restarted()
+        self.ckpt_path = ckpt_path
+        self.settings = dict(settings or {})
+        self.num_added = 0
+        self.num_finished_before = 0
+        self._notes: list[Any] = []
+        self._names: set[str] | None = None
+
+    def share(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of a run's items, ``{"image": path or paths}``, that are left for this process.
+
+        Processes that are connected share what is not finished; others, which cannot know when one of them begins,
+        share all, and each leaves out what is finished of its own.
+        """
+        self._names = {_name(item["image"]) for item in items if item.get("image")}
+        number, count = number_and_count()
+        step = slice(number, None, count)
+        candidates = items if is_connected() else items[step]
+        left = [item for item in candidates if not self.is_finished(item.get("image"))]
+        if speaks():
+            self.num_finished_before = len(candidates) - len(left)
+        gather(None)  # nobody adds to the record before all have read it
+        return left[step] if is_connected() else left
+
+    def begin(self) -> None:
+        """Without ``resume``, forget what an earlier run has left."""
+        self._notes.clear()
+        self.num_added = 0
+        if not self.resume:
+            self._remove_own_files()
+
+    def is_finished(self, image: Any) -> bool:
+        """Whether an earlier run has written all outputs of an image, given by its file or its files."""
+        if not self.resume:
+            return False
+        try:
+            line = self._earlier.get(_name(image))
+            return line is not None and _is_unchanged(line) and self._is_whole(line["outputs"])
+        except (OSError, TypeError):  # told of where the image is read
+            return False
+
+    def note(self, row: Any) -> None:
+        """Keep what a report has measured in the image that is added next, as JSON can hold it."""
+        self._notes.append(row)
+
+    def add(self, image: str | Sequence[str], outputs: Sequence[str | os.PathLike]) -> None:
+        """Write down that an image is finished.
+
+        Args:
+            image: its file, or its files.
+            outputs: the files that were written for it.
+        """
+        paths = json.loads(_name(image))
+        line = {
+            "run": self._key,
+            "at": time.time_ns(),
+            "image": paths,
+            "state": [_state(path) for path in paths],
+            "outputs": {os.path.relpath(path, self.folder): os.path.getsize(path) for path in outputs},
+            "rows": self._notes,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._file(number_and_count()[0]).open("a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(line)}\n")  # begins a line even where the one before was cut off
+            file.flush()
+            os.fsync(file.fileno())
+        self._notes = []
+        self.num_added += 1
+
+    def rows(self) -> list[Any]:
+        """What was measured so far in all images of the run, by all processes, in the order of the images' paths."""
+        lines = self._latest()
+        names = sorted(lines if self._names is None else lines.keys() & self._names)
+        return [row for name in names if _is_unchanged(lines[name]) for row in lines[name]["rows"]] + self._notes
+
+    def write_report(self, write: Callable[[list[Any]], Any]) -> None:
+        """Let ``write`` write the rows that are there, and again where another process has added some meanwhile."""
+        rows: list[Any] = []
+        while rows != (rows := self.rows()):
+            write(rows)
+
+    def end(self, num_left_out: int) -> None:
+        """Say what was done; where nothing was left out, and all processes are here, remove the record's files.
+
+        Args:
+            num_left_out: how many files all processes have left out.
+        """
+        parts = gather((self.num_added, self.num_finished_before))
+        if speaks():
+            added, before = map(sum, zip(*parts, strict=True))
+            earlier = f", {before} finished before (--resume false segments them anew)" if before else ""
+            print(f"{added} segmented{earlier}, {num_left_out} left out: {self.folder}", flush=True)
+        if num_left_out == 0 and len(parts) == number_and_count()[1]:
+            self._remove_own_files()
+
+    @cached_property
+    def _key(self) -> str:
+        weights = compute_sha256(str(self.ckpt_path)) if self.ckpt_path and os.path.isfile(self.ckpt_path) else None
+        text = json.dumps([weights, self.settings], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def _earlier(self) -> dict[str, dict[str, Any]]:
+        return self._latest()
+
+    def _latest(self) -> dict[str, dict[str, Any]]:
+        """By image, its last line, where that is of a run like this one and no later line has written its outputs."""
+        lines, writers = {}, {}
+        for line in sorted(self._lines(), key=lambda line: line.get("at", 0)):
+            lines[json.dumps(line["image"])] = line
+            writers.update(dict.fromkeys(line["outputs"], line))
+        return {
+            name: line
+            for name, line in lines.items()
+            if line["run"] == self._key and all(writers[output] is line for output in line["outputs"])
+        }
+
+    def _is_whole(self, outputs: Mapping[str, int]) -> bool:
+        """Whether all are there, as long as they were: a copy or a full disk may have cut one short."""
+        return all((self.folder / name).stat().st_size == size for name, size in outputs.items())
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{_PREFIX}{number}{_ENDING}"
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{_PREFIX}*{_ENDING}"))
+
+    def _remove_own_files(self) -> None:
+        """This process's file, and its part of those that an earlier run by more processes has left."""
+        number, count = number_and_count()
+        for path in self._files():
+            earlier = path.name[len(_PREFIX) : -len(_ENDING)]
+            if earlier.isdecimal() and int(earlier) % count == number:
+                path.unlink(missing_ok=True)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """All whole lines: the last line of a process that was killed may have been cut off."""
+        for path in self._files():
+            try:
+                lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            except FileNotFoundError:  # its process has begun from the first image meanwhile
+                continue
+            for text in lines:
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                if isinstance(line, dict) and "run" in line:
+                    yield line

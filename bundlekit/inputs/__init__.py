@@ -1,0 +1,1 @@
+"""What a run reads, and whether it can: data lists, pictures, volumes, options, weights."""

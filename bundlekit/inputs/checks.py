@@ -1,0 +1,319 @@
+"""The checks that a bundle's config makes before and after a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.utils import ensure_tuple
+from torch import nn
+from tqdm import tqdm
+
+from ..errors import InputError, InputNote
+from ..files import compute_sha256, require_file
+from ..inference.record import RunRecord
+from ..processes import disconnect, gather, speaks
+from .datalists import find_images, find_overwritten, name_output, read_section
+from .images import LOAD, check_item
+from .modalities import pick_files
+from .options import (
+    check_ascending,
+    check_counts,
+    check_multiples,
+    check_positive,
+    check_ranges,
+    check_seed,
+    check_switches,
+    is_positive,
+)
+from .preconditions import Need, check_device, check_output_dir, check_save_path, empty_lists, failures, lists_too_short
+from .weights import check_weights
+
+__all__ = ["RunChecks"]
+
+_LONG_LIST = 50
+
+
+def _print_all(title: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"{title}: {line}", file=sys.stderr, flush=True)
+
+
+class RunChecks:
+    """Finds the inputs of a run and tells all that is wrong with them in lines of FILE, FOUND, EXPECTED and REMEDY.
+
+    ``section``, ``images`` and ``seed`` never raise, so that a config can be read without its data: they keep what is
+    wrong for ``start``, the first item of a config's "run", which ends the process with exit code 1 where the run
+    cannot work. Files that cannot be used are left out, and ``finish``, the last item, makes them exit code 1 of a run
+    that otherwise went well.
+
+    Args:
+        spatial_dims: 2 or 3, of images and labels.
+        channels: how many channels an image may have; several numbers where the pipeline copes with each of them.
+        label_values: the class numbers that may occur in labels; None allows every whole number from 0 up.
+        modalities: words that the names of an image's files end with, such as flair and t1, where each modality is a
+            file of its own; an entry's files are put into this order.
+        spacing_mm: edge of the voxels that volumes are brought to, or three, along the axes to the right, the front and
+            the top, 0 for one that stays; those that would grow beyond any that is meant are left out. None where they
+            are not.
+        min_size: pixels or voxels along any axis at least; outputs need 2, training may do with volumes of one slice.
+        examine: looks at each file of an image and what it holds, and returns a note where that may be a mistake.
+
+    Example:
+        >>> checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
+        >>> checks.section("/nowhere", "training")
+        []
+        >>> checks.start(data=[])
+        Traceback (most recent call last):
+        SystemExit: 1
+    """
+
+    _load = LOAD
+    _name_output: Callable[[str], str] = staticmethod(name_output)
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        channels: int | Sequence[int],
+        label_values: Sequence[int] | None = None,
+        modalities: Sequence[str] = (),
+        spacing_mm: float | Sequence[float] | None = None,
+        min_size: int = 2,
+        examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
+    ) -> None:
+        self.spatial_dims = spatial_dims
+        self.channels = channels
+        self.label_values = label_values
+        self.modalities = modalities
+        edges = [edge for edge in ensure_tuple(spacing_mm) if edge != 0]
+        self.spacing_mm = spacing_mm if all(map(is_positive, edges)) else None  # what else it may be, start tells
+        self.min_size = min_size
+        self.examine = examine
+        self._run_record: RunRecord | None = None
+        self._errors: list[str] = []
+        self._left_out: list[str] = []
+        self._notes: list[str] = []
+
+    def section(
+        self,
+        dataset_dir: str | os.PathLike,
+        name: str,
+        keys: Sequence[str] = ("image", "label"),
+        optional: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """The usable entries, ``{"image": path, "label": path}``, of the list ``name`` in ``dataset_dir/dataset.json``.
+
+        Args:
+            dataset_dir: folder with images/, labels/ and dataset.json.
+            name: "training", "validation" or "test".
+            keys: what each entry must have: "image", and "label" or "centre", a position in the image.
+            optional: what it may have besides.
+        """
+        source = f"{Path(str(dataset_dir), 'dataset.json')}, list {name!r}"
+        items = self._found(lambda: read_section(dataset_dir, name, (*keys, *optional)))
+        return self._usable(items, keys, source, optional) if items else []
+
+    def images(self, dataset_dir: str | os.PathLike, record: RunRecord | None = None) -> list[dict[str, Any]]:
+        """The usable ``{"image": path}`` of one file, a folder of images, or a folder with a dataset.json.
+
+        Args:
+            dataset_dir: file or folder, see :func:`bundlekit.inputs.datalists.find_images`.
+            record: that of a run which several processes may share; each has images of its own then, and those that
+                are finished are left out. None gives all images.
+        """
+        found = self._found(lambda: find_images(dataset_dir, self.modalities))
+        if not found:
+            return []
+        for item in found:
+            self._put_in_order(item)
+        self._run_record = record
+        mine = found if record is None else record.share(found)
+        items = self._usable(mine, ("image",), str(dataset_dir), may_be_none=len(mine) < len(found))
+        unusable = [item for item in mine if all(item is not other for other in items)]
+        others = [item for item in found if all(item is not other for other in unusable)]
+        self._record(self._errors, find_overwritten(others, self._name_output))
+        return items
+
+    def seed(self, value: Any) -> int:
+        """The seed, or 0 in place of what cannot be one."""
+        try:
+            check_seed(value)
+        except InputError as error:
+            self._record(self._errors, [error])
+            return 0
+        return int(value)
+
+    def attempt(self, change: Callable[..., Any], value: Any, *more: Any) -> Any:
+        """What ``change`` makes of a value, or the value itself where that fails: ``start`` tells why.
+
+        Args:
+            change: raises ValueError where it fails.
+            value: its first argument.
+            more: its other arguments.
+        """
+        try:
+            return change(value, *more)
+        except ValueError as error:
+            self._record(self._errors, [error])
+            return value
+
+    def start(
+        self,
+        data: Sequence[Sequence[Any]],
+        ckpt_path: str | os.PathLike | None = None,
+        network: nn.Module | None = None,
+        output_dir: str | os.PathLike | None = None,
+        save_path: str | os.PathLike | None = None,
+        resume_path: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+        volume_device: str | torch.device | None = None,
+        counts: Mapping[str, Any] | None = None,
+        positive: Mapping[str, Any] | None = None,
+        ascending: Mapping[str, Any] | None = None,
+        multiples: Mapping[str, tuple[Any, Sequence[int] | int]] | None = None,
+        ranges: Mapping[str, tuple[Any, float, float]] | None = None,
+        switches: Mapping[str, Any] | None = None,
+        phantom_sha256: str | None = None,
+        pretrained_path: str | os.PathLike | None = None,
+    ) -> None:
+        """Name the files left out; end the process, with all reasons at once, where the run cannot work.
+
+        Args:
+            data: the data lists of the run, from here or from elsewhere; none may be empty, or shorter than there are
+                processes.
+            ckpt_path: weights that must be there; None where the run needs none.
+            network: the network that the weights must fit.
+            output_dir: folder that must be writable and hold none of the images to segment; it is created.
+            save_path: file of weights that the run will write; its folder must be writable and is created.
+            resume_path: state file that the run continues from and that must be there; None for a fresh run.
+            device: device that torch must be able to use on this machine.
+            volume_device: likewise, where it is another one that volumes are put together on.
+            counts: options by name that must be whole numbers from 1 up, such as the number of epochs.
+            positive: those that must be numbers above 0.
+            ascending: those that must be two numbers, the lower one first.
+            multiples: those that must be whole numbers above 0, each a multiple of a step of its own, and the steps.
+            ranges: those that must be numbers within bounds, and the bounds.
+            switches: those that must be True or False, and no words.
+            phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
+                them is told so.
+            pretrained_path: weights that a part of the network starts from and that must be there; None for none.
+
+        Raises:
+            SystemExit: with code 1, after the reasons were printed on stderr.
+        """
+        lists = [] if self._run_record else [*empty_lists(data), *lists_too_short(data)]  # a share may be empty
+        errors = list(self._errors) or [str(error) for error in lists]
+        resume_remedy = "start without --resume true, or pass the old --output_dir"
+        needs: list[Need] = [  # a command line turns a path such as 77 into a number
+            (output_dir, lambda path: check_output_dir(str(path), data)),
+            (save_path, lambda path: check_save_path(str(path))),
+            (ckpt_path, lambda path: check_weights(str(path), network)),
+            (pretrained_path, lambda path: check_weights(str(path))),
+            (resume_path, lambda path: require_file(str(path), resume_remedy)),
+            (device, check_device),
+            (volume_device, lambda name: check_device(name, "volume_device")),
+        ]
+        for options, check in (
+            (counts, check_counts),
+            (positive, check_positive),
+            (ascending, check_ascending),
+            (multiples, check_multiples),
+            (ranges, check_ranges),
+            (switches, check_switches),
+        ):
+            needs += [({name: value}, check) for name, value in (options or {}).items()]
+        errors += failures(needs)
+        _print_all("note", self._notes)
+        _print_all("left out", self._left_out)
+        _print_all("error", errors)
+        if errors:
+            raise SystemExit(1)
+        if ckpt_path is not None and speaks() and phantom_sha256 == compute_sha256(str(ckpt_path)):
+            note = f"{ckpt_path} was trained on phantoms, made-up images, alone: train on images of your own before use"
+            _print_all("note", [note])
+
+    def leave_out(self, problem: InputError) -> None:
+        """Let ``finish`` name a file that turned out to be unusable during the run."""
+        self._record(self._left_out, [problem])
+
+    def finish(self) -> None:
+        """Name the files left out once more, and end the process with exit code 1 where there are any.
+
+        Where several processes share the images of a run, the first one speaks for all, and all end together.
+
+        Raises:
+            SystemExit: with code 1, after the files were printed on stderr.
+        """
+        record = self._run_record
+        left_out = list(chain.from_iterable(gather(self._left_out) if record else [self._left_out]))
+        if speaks():
+            _print_all("left out", left_out)
+        if record is not None:
+            record.end(len(left_out))
+            disconnect()
+        if left_out:
+            raise SystemExit(1)
+
+    def _found(self, find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        try:
+            return find()
+        except InputError as error:
+            self._record(self._errors, [error])
+            return []
+
+    def _usable(
+        self,
+        items: list[dict[str, Any]],
+        keys: Sequence[str],
+        source: str,
+        optional: Sequence[str] = (),
+        may_be_none: bool = False,
+    ) -> list[dict[str, Any]]:
+        kept = []
+        for item in tqdm(items, desc=f"checking {source}", unit="item", disable=len(items) <= _LONG_LIST):
+            problems = self._problems(item, [*keys, *(key for key in optional if key in item)])
+            notes = [problem for problem in problems if isinstance(problem, InputNote)]
+            self._record(self._notes, notes)
+            self._record(self._left_out, [problem for problem in problems if problem not in notes])
+            if len(problems) == len(notes):
+                kept.append(item)
+        if not kept and not may_be_none:
+            found = f"none of {len(items)} can be used"
+            remedy = "correct the files that were left out"
+            self._record(self._errors, [InputError(source, found, "at least one", remedy)])
+        return kept
+
+    def _put_in_order(self, item: dict[str, Any]) -> list[InputError]:
+        """The files of an entry in the order of the modalities, or what is wrong with them."""
+        paths = item.get("image")
+        if self.modalities and isinstance(paths, list) and paths and all(isinstance(path, str) for path in paths):
+            try:
+                item["image"] = pick_files(paths, self.modalities)
+            except InputError as error:
+                return [error]
+        return []
+
+    def _problems(self, item: dict[str, Any], keys: Sequence[str]) -> list[InputError]:
+        """All that is wrong with an entry."""
+        return self._put_in_order(item) or check_item(
+            item,
+            keys,
+            self.spatial_dims,
+            self.channels,
+            self.label_values,
+            load=self._load,
+            min_size=self.min_size,
+            examine=self.examine,
+            spacing_mm=self.spacing_mm,
+        )
+
+    @staticmethod
+    def _record(lines: list[str], problems: Iterable[Exception]) -> None:
+        """Add what is not there yet: two lists of one run often share a reason, such as a missing folder."""
+        lines += [line for line in dict.fromkeys(map(str, problems)) if line not in lines]

@@ -1,0 +1,53 @@
+"""Whether a position that goes with an image lies in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .grids import Grid
+
+__all__ = ["check_inside"]
+
+
+def _shown(values: np.ndarray) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})"
+
+
+def check_inside(item: dict[str, Any], centre: Any, grid: Grid | None) -> list[InputError]:
+    """What is wrong with the position of an object; nothing where it lies in its image.
+
+    Args:
+        item: the entry of a data list, for the message.
+        centre: as many numbers as the image has axes: pixels of a plane, as (x, y) from the centre of the upper left
+            pixel, or millimetres of a volume.
+        grid: that of the image; None where that could not be read, so that only the form is checked.
+
+    Example:
+        >>> check_inside({"image": "a.png"}, [3, 4.5], Grid((10, 10)))
+        []
+        >>> print(*check_inside({"image": "a.png"}, [12, 4.5], Grid((10, 8))))
+        a.png: its centre (12, 4.5) lies outside the image of 10 x 8; expected (0, 0) to (9, 7); correct it in \
+dataset.json or in the table that it is from
+    """
+    name = item.get("image", f"entry {item}")
+    remedy = "correct it in dataset.json or in the table that it is from"
+    try:
+        point = np.array(centre, float)
+    except (TypeError, ValueError):
+        point = np.array(np.nan)
+    if point.ndim != 1 or not np.isfinite(point).all() or (grid is not None and len(point) != len(grid.shape)):
+        wanted = '"centre": a number for each axis of the image'
+        return [InputError(name, f"has the centre {centre!r}", wanted, remedy)]
+    if grid is None:
+        return []
+    voxel = point if grid.affine is None else (np.linalg.inv(grid.affine) @ [*point, 1])[:-1]
+    last = np.array(grid.shape) - 1
+    if ((voxel >= -0.5) & (voxel <= last + 0.5)).all():
+        return []
+    at = "" if grid.affine is None else f", voxel {_shown(voxel.round(1))},"
+    found = f"its centre {_shown(point)}{at} lies outside the image of {grid}"
+    unit = "" if grid.affine is None else "voxels "
+    return [InputError(name, found, f"{unit}{_shown(0 * last)} to {_shown(last)}", remedy)]

@@ -1,0 +1,131 @@
+"""What a download holds, read with care: pictures, maps of ids, tables of which image is for what."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+
+__all__ = ["SECTIONS", "read_ids", "read_picture", "read_split", "read_table"]
+
+SECTIONS = {"train": "training", "val": "validation", "test": "test"}
+"""The list of dataset.json for each split that a table may name."""
+_ID_MODES = ("L", "P", "I", "I;16", "I;16B")
+_MAX_ID = 65535
+
+
+def read_picture(path: str | os.PathLike) -> Image.Image:
+    """The whole content of an image file.
+
+    Raises:
+        InputError: where it cannot be read, or not to its end.
+
+    Example:
+        >>> read_picture("/nowhere")
+        Traceback (most recent call last):
+        bundlekit.errors.InputError: /nowhere: cannot be read (No such file or directory); expected an image file; \
+copy or download it again
+    """
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except Exception as error:  # PIL and the codecs behind it each have their own
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(path, f"cannot be read ({reason})", "an image file", "copy or download it again") from error
+
+
+def read_ids(path: str | os.PathLike, thing: str) -> np.ndarray:
+    """The id of the object at each pixel, 0 outside: (rows, columns) of uint16; those of a palette are the indices.
+
+    Args:
+        path: the file.
+        thing: what has an id, in the singular.
+
+    Raises:
+        InputError: where the file cannot be read, holds colours or too large ids, or is a mask: 255 and nothing else.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/mask.png"
+        >>> Image.fromarray(np.eye(4, dtype=np.uint8) * 3).save(path)
+        >>> read_ids(path, "nucleus")[0].tolist()
+        [3, 0, 0, 0]
+    """
+    image = read_picture(path)
+    if image.mode not in _ID_MODES:
+        found = f"has pixels of the type {image.mode!r}"
+        raise InputError(path, found, "one whole number for each pixel", "save the ids, not colours")
+    ids = np.asarray(image)
+    if ids.min() < 0 or ids.max() > _MAX_ID:
+        found = f"holds ids from {ids.min()} to {ids.max()}"
+        raise InputError(path, found, f"0 to {_MAX_ID}", "number them from 1 up")
+    if set(np.unique(ids)) in ({255}, {0, 255}):
+        raise InputError(path, "holds the one id 255", f"an id for each {thing}", "label the pieces of this mask")
+    return ids.astype(np.uint16)
+
+
+def read_table(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of a CSV file.
+
+    Args:
+        path: the file.
+        columns: that it must have.
+
+    Raises:
+        InputError: where it cannot be read or lacks a column.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "split.csv")
+        >>> _ = path.write_text("id, split\\n00, train\\n")
+        >>> read_table(path, ("id", "split"))
+        [{'id': '00', 'split': 'train'}]
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="", skipinitialspace=True)
+            rows, there = list(reader), reader.fieldnames or []
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(path, f"cannot be read ({error})", "a text file", "save it as CSV in UTF-8") from error
+    missing = [column for column in columns if column not in there]
+    if missing:
+        found = f"has no column {' and no column '.join(missing)} (columns there: {', '.join(there) or 'none'})"
+        remedy = f"begin it with the line {','.join(columns)}"
+        raise InputError(path, found, f"the columns {' and '.join(columns)}", remedy)
+    return rows
+
+
+def read_split(path: str | os.PathLike) -> dict[str, str]:
+    """Which split each image is for, sorted by id, from a CSV with the columns id and split.
+
+    Args:
+        path: the file; its splits are the keys of ``SECTIONS``.
+
+    Raises:
+        InputError: where it cannot be read, names no image, or one twice, or another split.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "split.csv")
+        >>> _ = path.write_text("id,split\\nb,test\\na,train\\n")
+        >>> read_split(path)
+        {'a': 'train', 'b': 'test'}
+    """
+    remedy = "give each image one line, such as 00,train"
+    splits: dict[str, str] = {}
+    for row in read_table(path, ("id", "split")):
+        name, split = row["id"], row["split"]
+        if split not in SECTIONS:
+            raise InputError(path, f"image {name!r} has the split {split!r}", "train, val or test", remedy)
+        if name in splits:
+            raise InputError(path, f"image {name!r} is there twice", "each image once", remedy)
+        splits[name] = split
+    if not splits:
+        raise InputError(path, "names no image", "one at least", remedy)
+    return dict(sorted(splits.items()))

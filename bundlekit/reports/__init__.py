@@ -1,0 +1,1 @@
+"""What a run found: scores, tables, drawings, tracking."""

@@ -1,0 +1,1 @@
+"""Training that resumes exactly: state, seeds, precision, loss terms, an encoder that is frozen at first."""

@@ -1,0 +1,103 @@
+"""Files that fail in the middle of a run: the others are segmented, and the failures are told at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.transforms import Compose, EnsureChannelFirstd, Lambdad, LoadImaged, SaveImaged
+from PIL import Image
+
+from bundlekit.inference.evaluator import FileDataset, FileEvaluator
+from bundlekit.inference.record import RunRecord
+from bundlekit.inference.writers import PictureWriter
+from bundlekit.inputs.checks import RunChecks
+
+
+class Network(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.max() == 2:
+            raise MemoryError("not enough memory")
+        return images + 1
+
+
+def refuse_three(image: torch.Tensor) -> torch.Tensor:
+    if image.max() == 3:
+        raise ValueError("three is too many")
+    return image
+
+
+def run(folder: Path, num_workers: int = 0) -> tuple[RunChecks, RunRecord]:
+    checks, record = RunChecks(spatial_dims=2, channels=1), RunRecord(folder / "out")
+    prepare = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Lambdad("image", refuse_three)])
+    save = SaveImaged(
+        "pred", output_dir=folder / "out", output_postfix="seg", output_ext=".png", separate_folder=False,
+        print_log=False, resample=False, savepath_in_metadict=True, writer=PictureWriter, output_dtype=np.uint8,
+    )  # fmt: skip
+    dataset = FileDataset(checks.images(folder / "in", record), prepare)
+    evaluator = FileEvaluator(
+        checks=checks, record=record, device="cpu", network=Network(), postprocessing=Compose([save]),
+        val_data_loader=DataLoader(dataset, num_workers=num_workers),
+    )  # fmt: skip
+    checks.start([dataset.data], output_dir=folder / "out")
+    evaluator.run()
+    return checks, record
+
+
+def make_images(folder: Path, values: list[int]) -> None:
+    (folder / "in").mkdir()
+    for i, value in enumerate(values):
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(folder / f"in/{i}.png")
+
+
+def outputs(folder: Path) -> dict[str, int]:
+    return {path.name: int(np.asarray(Image.open(path)).max()) for path in (folder / "out").glob("*.png")}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_run_goes_on_after_files_that_fail_and_segments_them_when_started_again(tmp_path, stop, capsys, num_workers):
+    make_images(tmp_path, [5, 2, 6, 3, 7])
+    checks, record = run(tmp_path, num_workers)
+    assert outputs(tmp_path) == {"0_seg.png": 6, "2_seg.png": 7, "4_seg.png": 8}
+    assert (record.num_added, record.num_finished_before) == (3, 0)
+    during = capsys.readouterr().err
+    lines = stop(checks.finish)
+    rest = "expected outputs; look at the file, or at the memory and the disk where the reason is one of these"
+    reasons = {"1.png": "MemoryError: not enough memory", "3.png": "ValueError: three is too many"}
+    assert lines == [
+        f"left out: {tmp_path}/in/{name}: could not be segmented ({reason}); {rest}" for name, reason in reasons.items()
+    ]
+    assert all(line in during for line in lines)  # as it happened, too
+
+    for name, value in {"1.png": 8, "3.png": 9}.items():
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(tmp_path / "in" / name)
+    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in outputs(tmp_path)}
+    checks, record = run(tmp_path, num_workers)
+    assert (record.num_added, record.num_finished_before) == (2, 3)
+    checks.finish()
+    assert list(outputs(tmp_path).values()).count(9) == 1 and len(outputs(tmp_path)) == 5
+    assert all((tmp_path / "out" / name).stat().st_mtime_ns == time for name, time in times.items())
+    assert len(list((tmp_path / "out").iterdir())) == 5
+
+
+def test_nothing_left_to_do_is_no_error(tmp_path, capsys):
+    make_images(tmp_path, [5, 6])
+    run(tmp_path)  # without finish, as if it was killed
+    run(tmp_path)[0].finish()
+    assert capsys.readouterr().out.endswith(
+        f"0 segmented, 2 finished before (--resume false segments them anew), 0 left out: {tmp_path}/out\n"
+    )
+
+
+def test_two_images_of_one_name_are_refused_whatever_is_finished(tmp_path, stop):
+    make_images(tmp_path, [5, 6])
+    run(tmp_path)
+    (tmp_path / "in/sub").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "in/0.tif")
+    checks, record = RunChecks(spatial_dims=2, channels=1), RunRecord(tmp_path / "out")
+    items = checks.images(tmp_path / "in", record)
+    [line] = stop(lambda: checks.start([items], output_dir=tmp_path / "out"))
+    assert line.startswith("error: ") and "0.tif" in line

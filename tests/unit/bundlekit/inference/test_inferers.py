@@ -1,0 +1,201 @@
+"""Overlap tiles and the average over symmetries, each against one pass over the whole image."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SimpleInferer
+
+from bundlekit.inference.symmetries import SymmetryInferer
+from bundlekit.inference.tiles import OverlapTileInferer
+from unet_ode.nets import UNet, VGGUNet
+
+
+def whole_image(net: UNet, image: torch.Tensor) -> torch.Tensor:
+    """Mirror the image by the margin, and on the right as far as the network's sizes need, and predict it at once."""
+    pads = [(0, 0), (0, 0)]
+    for side in image.shape[2:]:
+        pads.append((net.margin, net.valid_size(side + 2 * net.margin) - side - net.margin))
+    padded = torch.from_numpy(np.pad(image.numpy(), pads, mode="reflect"))
+    return net(padded)[:, :, : image.shape[2], : image.shape[3]]
+
+
+@pytest.fixture
+def net():
+    return UNet(2, 1, 2, channels=(4, 8, 8, 8, 8)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(70, 131), (20, 52), (33, 200), (1, 4), (5, 40)])
+@pytest.mark.parametrize("tile_size", [52, (36, 84)])
+def test_tiles_equal_one_pass_of_a_valid_unet(net, shape, tile_size):
+    image = torch.rand(2, 1, *shape)
+    tiled = OverlapTileInferer(tile_size, net.margin, batch_size=3)(image, net)
+    torch.testing.assert_close(tiled, whole_image(net, image), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_result_does_not_depend_on_the_batch_size(net):
+    image = torch.rand(2, 1, 90, 70)
+    one, many = (OverlapTileInferer(36, net.margin, batch_size=n)(image, net) for n in (1, 7))
+    torch.testing.assert_close(one, many, rtol=0, atol=1e-6)  # float32 sums in another order
+
+
+@torch.no_grad()
+def test_same_padding_with_enough_margin_equals_the_middle_of_a_wider_pass():
+    net = UNet(2, 1, 2, channels=(4, 8), padding="same").eval()
+    image = torch.rand(1, 1, 40, 40)
+    # the receptive field of two levels reaches 8 pixels; zero padding beyond a margin of 8 is not seen
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), (0, 0), (8, 8), (8, 8)], mode="reflect"))
+    whole = net(padded)[:, :, 8:-8, 8:-8]
+    tiled = OverlapTileInferer(16, margin=8, divisor=2)(image, net)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_network_that_crops_is_told_the_margin_and_gives_the_same():
+    net = VGGUNet(width=1 / 16).eval()
+    image = torch.rand(1, 3, 70, 130)
+    plain, crops = (OverlapTileInferer(64, 32, divisor=32, network_crops=on)(image, net) for on in (False, True))
+    torch.testing.assert_close(crops, plain, rtol=0, atol=1e-5)
+
+    def network(tiles: torch.Tensor, margin: int) -> torch.Tensor:
+        assert margin == 32 and tiles.shape[2:] == (64 + 64, 64 + 64)
+        return tiles[..., margin:-margin, margin:-margin]
+
+    assert torch.equal(
+        OverlapTileInferer(64, 32, network_crops=True)(image[..., :64, :64], network), image[..., :64, :64]
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 50), (17, 16)])
+def test_any_size_comes_back_with_identity(shape):
+    image = torch.rand(1, 2, *shape)
+    assert torch.equal(OverlapTileInferer(16, margin=20, divisor=4)(image, torch.nn.Identity()), image)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile_size", "seen"),
+    [
+        (640, 512, [320 + 128] * 2),  # 512 and 128 would be of two sizes, 512 and 512 twice the image
+        (1280, 512, [432 + 128] * 3),
+        (1024, 512, [512 + 128] * 2),
+        (100, 512, [112 + 128]),
+        (1040, 500, [352 + 4 + 128] * 3),  # 500 is 4 more than a multiple of 16
+    ],
+)
+def test_tiles_are_few_and_no_larger_than_needed(size, tile_size, seen):
+    sides = []
+
+    def network(tile: torch.Tensor) -> torch.Tensor:
+        sides.append(tile.shape[2])
+        return tile
+
+    OverlapTileInferer(tile_size, margin=64)(torch.zeros(1, 1, size, 16), network)
+    assert sides == seen
+
+
+def test_volumes_and_metatensors():
+    volume = MetaTensor(torch.rand(1, 1, 9, 10, 11), affine=torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0])))
+    output = OverlapTileInferer(4, margin=1, divisor=2)(volume, torch.nn.Identity())
+    assert torch.equal(output.as_tensor(), volume.as_tensor()) and torch.equal(output.affine, volume.affine)
+
+
+def test_wrong_margin_is_named(net):
+    with pytest.raises(ValueError, match=r"the network gave \(52, 52\) for tiles of \(236, 236\).*set margin"):
+        OverlapTileInferer(52 + 2 * net.margin - 2 * 10, margin=10)(torch.rand(1, 1, 200, 200), net)
+
+
+def test_wrong_tiles_are_named():
+    with pytest.raises(ValueError, match="tile_size is 15; expected at least the divisor, 16"):
+        OverlapTileInferer(15, 4)
+    with pytest.raises(ValueError, match="margin is -3; expected 0 or more"):
+        OverlapTileInferer(64, -3)
+
+
+@pytest.mark.parametrize(("progress", "size", "shown"), [(True, 96, True), (True, 32, False), (False, 96, False)])
+def test_progress_over_several_tiles(capsys, progress, size, shown):
+    OverlapTileInferer(32, 8, divisor=8, progress=progress)(torch.rand(1, 1, size, size), torch.nn.Identity())
+    bar = capsys.readouterr().err
+    assert ("tiles:" in bar and "/9" in bar) if shown else bar == ""
+
+
+def test_symmetry_average_is_the_mean_over_turned_and_mirrored_images():
+    net = UNet(2, 1, 3, channels=(4, 8), padding="same").eval()
+    image = torch.rand(1, 1, 12, 20)
+    views = []
+    for turns in range(4):
+        for flip in (False, True):
+            view = np.rot90(np.flip(image.numpy(), 3) if flip else image.numpy(), turns, (2, 3))
+            output = torch.softmax(net(torch.from_numpy(view.copy())), 1).detach().numpy()
+            output = np.rot90(output, -turns, (2, 3))
+            views.append(np.flip(output, 3) if flip else output)
+    average = torch.softmax(SymmetryInferer(SimpleInferer())(image, net), 1)
+    np.testing.assert_allclose(average.detach().numpy(), np.mean(views, 0), atol=1e-6)
+
+
+def test_symmetry_average_commutes_with_turning():
+    net = UNet(2, 1, 2, channels=(4, 8), padding="same").eval()
+    image, inferer = torch.rand(1, 1, 8, 12), SymmetryInferer(SimpleInferer())
+    turned = inferer(torch.rot90(image, 1, (2, 3)), net)
+    torch.testing.assert_close(turned, torch.rot90(inferer(image, net), 1, (2, 3)), rtol=0, atol=1e-5)
+
+
+def test_symmetries_off_is_the_inferer_alone():
+    net = UNet(2, 1, 2, channels=(4, 8), padding="same").eval()
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.equal(SymmetryInferer(SimpleInferer(), enabled=False)(image, net), net(image))
+
+
+def rows_and_columns(image: torch.Tensor) -> torch.Tensor:
+    """Two channels that tell where a pixel is, whatever the image holds: a function of the row, one of the column."""
+    row = torch.linspace(-3, 2, image.shape[2])[:, None].expand(image.shape[2:])
+    column = torch.linspace(-2, 4, image.shape[3]).expand(image.shape[2:])
+    return torch.stack([row, column]).expand(image.shape[0], -1, -1, -1)
+
+
+def test_flips_average_each_place_with_its_mirror_images():
+    """Only the mirrored rows change the row that the network sees, only the mirrored columns its column."""
+    p = torch.sigmoid(rows_and_columns(torch.zeros(1, 1, 5, 8)))
+    wanted = torch.stack([2 * p[:, 0] + p[:, 0].flip(1), 2 * p[:, 1] + p[:, 1].flip(2)], dim=1) / 3
+    inferer = SymmetryInferer(SimpleInferer(), symmetries="flips", sigmoid=True)
+    output = inferer(torch.zeros(2, 1, 5, 8), rows_and_columns)
+    torch.testing.assert_close(torch.sigmoid(output), wanted.expand(2, -1, -1, -1), rtol=0, atol=1e-6)
+
+
+def test_flips_of_classes_that_exclude_each_other():
+    logits = rows_and_columns(torch.zeros(1, 1, 5, 8))
+    row, column = logits[:, :1], logits[:, 1:]
+    views = [torch.cat(view, 1) for view in ((row, column), (row.flip(2), column), (row, column.flip(3)))]
+    wanted = torch.stack([torch.softmax(view, 1) for view in views]).mean(0)
+    output = SymmetryInferer(SimpleInferer(), symmetries="flips")(torch.zeros(1, 1, 5, 8), rows_and_columns)
+    torch.testing.assert_close(output.exp(), wanted, rtol=0, atol=1e-6)
+
+
+def test_square_with_sigmoid_sees_every_row_and_column_from_both_ends():
+    """Two of the eight views have a pixel's row as row, two mirrored; four have its column there, as often mirrored."""
+    row, column = torch.sigmoid(rows_and_columns(torch.zeros(1, 1, 6, 6)))[0]
+    first = (row + row.flip(0) + row.T + row.T.flip(1)) / 4
+    second = (column + column.flip(1) + column.T + column.T.flip(0)) / 4
+    output = SymmetryInferer(SimpleInferer(), sigmoid=True)(torch.zeros(1, 1, 6, 6), rows_and_columns)
+    torch.testing.assert_close(torch.sigmoid(output[0]), torch.stack([first, second]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("symmetries", ["square", "flips"])
+def test_sigmoid_of_a_network_without_preferred_places_returns_its_logits(symmetries):
+    image = MetaTensor(torch.randn(2, 3, 6, 9), affine=torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0])))
+    output = SymmetryInferer(SimpleInferer(), symmetries=symmetries, sigmoid=True)(image, torch.nn.Identity())
+    assert torch.equal(output.affine, image.affine)
+    torch.testing.assert_close(output.as_tensor(), image.as_tensor(), rtol=0, atol=1e-5)  # near 1, 1 - p is coarse
+
+
+def test_certain_probabilities_give_finite_logits():
+    image = torch.tensor([-1000.0, 1000.0]).reshape(1, 1, 1, 2)
+    output = SymmetryInferer(SimpleInferer(), symmetries="flips", sigmoid=True)(image, torch.nn.Identity())
+    assert output.isfinite().all()
+    torch.testing.assert_close(torch.sigmoid(output), torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2), rtol=0, atol=2e-7)
+
+
+def test_other_symmetries_are_refused():
+    with pytest.raises(ValueError, match="symmetries is 'cube'; expected one of square, flips"):
+        SymmetryInferer(SimpleInferer(), symmetries="cube")

@@ -1,0 +1,91 @@
+"""Series written by ITK's GDCM writer, with slope and intercept, against the values and places that went in."""
+
+from __future__ import annotations
+
+import shutil
+
+import itk
+import numpy as np
+import pytest
+from monai.transforms import LoadImage
+
+from bundlekit.errors import InputError
+from bundlekit.inputs.datalists import find_images
+from bundlekit.inputs.dicom import check_series, is_series
+from bundlekit.inputs.images import check_image
+
+AFFINE = np.eye(4)  # oblique, of 0.7 x 0.8 x 5 mm, x and y as scanners have them
+AFFINE[:3, :3] = np.array([[-1, 0, 0], [0, -0.96, 0.28], [0, 0.28, 0.96]]) * [0.7, 0.8, 5]
+AFFINE[:3, 3] = 11, -7, 100
+
+
+@pytest.fixture
+def hu() -> np.ndarray:
+    return 2 * np.random.default_rng(0).integers(-512, 500, (6, 5, 4))
+
+
+def fault(folder) -> str:
+    with pytest.raises(InputError) as caught:
+        check_image(str(folder), 3, 1)
+    line = str(caught.value)
+    assert line.startswith(f"{folder}: ") and "\n" not in line
+    return line.removeprefix(f"{folder}: ")
+
+
+def test_a_series_is_one_volume_in_hounsfield_units_at_its_place(write_series, hu, tmp_path):
+    write_series(tmp_path / "s", hu, AFFINE)
+    stored = itk.GDCMImageIO.New()
+    stored.SetFileName(str(tmp_path / "s/IM000"))
+    stored.ReadImageInformation()
+    assert (stored.GetRescaleSlope(), stored.GetRescaleIntercept()) == (2, -1024)
+    grid = check_image(str(tmp_path / "s"), 3, 1)
+    assert grid.shape == hu.shape and np.allclose(grid.affine, AFFINE)
+    assert np.array_equal(LoadImage(image_only=True)(tmp_path / "s"), hu)
+
+
+def test_series_are_found_alone_and_beside_files(write_series, hu, tmp_path, monkeypatch):
+    write_series(tmp_path / "in/a", hu, AFFINE)
+    write_series(tmp_path / "in/b", hu, AFFINE, uid="1.2.4")
+    (tmp_path / "in/c.nii.gz").touch()
+    (tmp_path / "in/empty").mkdir()
+    (tmp_path / "in/a/AAA.txt").write_text("not an image, and first by name")
+    assert [item["image"] for item in find_images(tmp_path / "in")] == [
+        str(tmp_path / "in" / name) for name in ("a", "b", "c.nii.gz")
+    ]
+    assert find_images(tmp_path / "in/a") == [{"image": str(tmp_path / "in/a")}]
+    monkeypatch.chdir(tmp_path / "in/a")
+    assert find_images(".") == [{"image": str(tmp_path / "in/a")}]  # "." names no output
+    assert not is_series(tmp_path / "in") and not is_series(tmp_path / "in/empty")
+
+
+def test_two_series_in_one_folder(write_series, hu, tmp_path):
+    write_series(tmp_path / "s", hu, AFFINE)
+    write_series(tmp_path / "t", hu, AFFINE, uid="1.2.4")
+    for path in (tmp_path / "t").iterdir():
+        shutil.copy(path, tmp_path / "s" / f"other_{path.name}")
+    assert fault(tmp_path / "s") == "holds 2 DICOM series; expected one; put each series into a folder of its own"
+
+
+def test_a_missing_slice(write_series, hu, tmp_path):
+    write_series(tmp_path / "s", hu, AFFINE, skip=(2,))
+    found = "its slices lie 5 to 10 mm apart; expected even steps; "
+    assert fault(tmp_path / "s") == found + "copy the slices that are missing, or resample the series"
+
+
+def test_a_single_slice(write_series, hu, tmp_path):
+    write_series(tmp_path / "s", hu[..., :1], AFFINE)
+    assert "expected" in fault(tmp_path / "s")
+
+
+def test_a_truncated_file(write_series, hu, tmp_path):
+    write_series(tmp_path / "s", hu, AFFINE)
+    path = tmp_path / "s/IM001"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "; expected " in fault(tmp_path / "s")
+
+
+def test_files_with_the_ending_of_dicom_that_are_none(tmp_path):
+    (tmp_path / "a.dcm").write_text("text")
+    assert is_series(tmp_path)
+    with pytest.raises(InputError, match="holds 0 DICOM series; expected one"):
+        check_series(tmp_path)

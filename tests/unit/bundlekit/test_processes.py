@@ -1,0 +1,65 @@
+"""Numbers of processes from the environment, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bundlekit.errors import InputError
+from bundlekit.processes import connect, gather, is_connected, number_and_count, speaks
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "message"),
+    [
+        ("2", "2", "environment variable RANK: is 2; expected RANK from 0 to 1 with WORLD_SIZE 2; set both, or none"),
+        ("1", None, "environment variable RANK: is 1; expected RANK from 0 to 0 with WORLD_SIZE 1; set both, or none"),
+        ("x", "2", "environment variable RANK: is 'x'; expected a whole number from 0 up; correct it"),
+        ("0", "-1", "environment variable WORLD_SIZE: is '-1'; expected a whole number from 0 up; correct it"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(monkeypatch, rank, size, message):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(InputError) as error:
+        number_and_count()
+    assert str(error.value) == message
+
+
+def test_two_processes_of_a_batch_system_work_alone(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    connect()
+    assert not is_connected() and number_and_count() == (1, 2)
+    assert speaks() and gather(3) == [3]
+
+
+def test_a_line_is_told_beside_the_bar_of_another_process(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import torch.distributed as dist\n"
+        "from tqdm import tqdm\n"
+        "from bundlekit.processes import connect, disconnect, number_and_count, tell\n"
+        "connect()\n"
+        "rank = number_and_count()[0]\n"
+        "bar = tqdm(total=2, desc='images', disable=rank > 0)\n"
+        "for teller in (0, 1):\n"
+        "    bar.update()\n"
+        "    bar.refresh()\n"
+        "    dist.barrier()\n"
+        "    if rank == teller:\n"
+        "        tell(f'left out: image {rank}')\n"
+        "    dist.barrier()\n"
+        "disconnect()\n"
+    )
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    process = subprocess.run([sys.executable, *launch], capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    assert "images: 100%" in process.stderr  # the bar that both lines are to stay clear of
+    told = [line for line in process.stderr.splitlines() if "left out" in line]
+    assert told == ["left out: image 0", "left out: image 1"]
