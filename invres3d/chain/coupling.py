@@ -24,7 +24,7 @@ class Branch(nn.Module):
 
     Shape:
         - x and output: (N, channels, D, H, W).
-        - keep: (N, channels, 1, 1, 1), factors >= 0 of the activation's channels (dropout), or None.
+        - factors: (N, channels, 1, 1, 1), numbers >= 0 of the activation's channels (dropout), or None.
 
     Raises:
         ValueError: when order is another.
@@ -48,10 +48,10 @@ class Branch(nn.Module):
         self.act = nn.LeakyReLU(0.01, inplace=True)
         self.conv = nn.Conv3d(channels, channels, 3, padding=1, bias=order == "pre")
 
-    def forward(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, factors: torch.Tensor | None = None) -> torch.Tensor:
         x = self.act(self.norm(x if self.order == "pre" else self.conv(x)))
-        if keep is not None:
-            x = x * keep
+        if factors is not None:
+            x = x * factors
         return self.conv(x) if self.order == "pre" else x
 
 
@@ -93,7 +93,7 @@ class AdditiveCoupling(nn.Module):
         self.n1 = Branch(channels // 2, order)
         self.n2 = Branch(channels // 2, order)
 
-    def draw_keep(self, x: torch.Tensor) -> torch.Tensor | None:
+    def draw_factors(self, x: torch.Tensor) -> torch.Tensor | None:
         """Factors of the channels for one training pass: (2, N, channels / 2, 1, 1, 1), for N1 and N2; None for ones.
 
         They are drawn apart from the pass, since computing the input from the output needs the same ones again. N, type
@@ -105,24 +105,24 @@ class AdditiveCoupling(nn.Module):
         share = x.new_full(shape, 1 - self.dropout, dtype=dtype)
         return torch.bernoulli(share) / (1 - self.dropout)
 
-    def _update(self, branch: Branch, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-        update = branch(x, keep)
+    def _update(self, branch: Branch, x: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+        update = branch(x, factors)
         return round_to_grid(update) if self.training else update
 
     def forward(
-        self, x1: torch.Tensor, x2: torch.Tensor, keep: torch.Tensor | None = None
+        self, x1: torch.Tensor, x2: torch.Tensor, factors: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        keep1, keep2 = (None, None) if keep is None else (keep[0], keep[1])
+        factors1, factors2 = (None, None) if factors is None else (factors[0], factors[1])
         if torch.jit.is_scripting():
-            y1 = x1 + self.n1(x2, keep1)
-            return y1, x2 + self.n2(y1, keep2)
-        y1 = x1 + self._update(self.n1, x2, keep1)
-        return y1, x2 + self._update(self.n2, y1, keep2)
+            y1 = x1 + self.n1(x2, factors1)
+            return y1, x2 + self.n2(y1, factors2)
+        y1 = x1 + self._update(self.n1, x2, factors1)
+        return y1, x2 + self._update(self.n2, y1, factors2)
 
     def inverse(
-        self, y1: torch.Tensor, y2: torch.Tensor, keep: torch.Tensor | None = None
+        self, y1: torch.Tensor, y2: torch.Tensor, factors: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The input (x1, x2) from the output, with the same ``keep``."""
-        keep1, keep2 = (None, None) if keep is None else (keep[0], keep[1])
-        x2 = y2 - self._update(self.n2, y1, keep2)
-        return y1 - self._update(self.n1, x2, keep1), x2
+        """The input (x1, x2) from the output, with the same ``factors``."""
+        factors1, factors2 = (None, None) if factors is None else (factors[0], factors[1])
+        x2 = y2 - self._update(self.n2, y1, factors2)
+        return y1 - self._update(self.n1, x2, factors1), x2

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from .grid import OutOfGrid, channel_sums, have_sums, largest, out_of_range, round_to_grid, to_grid_
-from .guards import UsedParameters, is_plain, require_no_tensor_hooks, require_plain
+from .grid import round_to_grid
+from .guards import is_plain, require_no_tensor_hooks
 from .memcnn_engine import run_with_memcnn
-from .slabs import Gradients
-from .steps import Residual, Step, pull_back
+from .native_engine import run_native
+from .steps import Residual, Step
 
 __all__ = ["ENGINES", "Chain", "check_engine"]
 
 ENGINES = ("native", "memcnn", "checkpoint", "none")
-
-_Keeps = list[torch.Tensor | None]
 
 
 def check_engine(engine: str) -> None:
@@ -30,104 +25,10 @@ def check_engine(engine: str) -> None:
         raise ValueError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
 
 
-class _Autocast:
-    """The mode of mixed precision at the time of the forward pass, to enter again in the backward pass."""
-
-    def __init__(self, device_type: str) -> None:
-        self.device_type = device_type
-        self.known = torch.amp.is_autocast_available(device_type)
-        if self.known:
-            self.enabled = torch.is_autocast_enabled(device_type)
-            self.dtype = torch.get_autocast_dtype(device_type)
-
-    def __call__(self) -> contextlib.AbstractContextManager:
-        if not self.known:
-            return contextlib.nullcontext()
-        # a weight cast without gradient must not be found by the pass with gradient
-        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
-
-
-class _Native(torch.autograd.Function):
-    """The whole chain: forward keeps the final state only, in place; backward computes it back step by step."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        chain: Chain,
-        keeps: _Keeps,
-        used: UsedParameters,
-        x1: torch.Tensor,
-        x2: torch.Tensor,
-        *parameters: nn.Parameter,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        ctx.set_materialize_grads(False)
-        ctx.chain, ctx.keeps, ctx.used, ctx.parameters = chain, keeps, used, parameters
-        ctx.autocast = _Autocast(x1.device.type)
-        ctx.types = x1.dtype, x2.dtype
-        levels, ctx.kept = [to_grid_(x1), to_grid_(x2)], []
-        ctx.sums = channel_sums(levels)
-        deepest = x1
-        with ctx.autocast():
-            for i, (step, keep) in enumerate(zip(chain.steps, keeps, strict=True)):
-                if i == chain.bottleneck:
-                    deepest = torch.cat(levels[-2:], 1)
-                ctx.kept.append(step.advance_(levels, keep))  # type: ignore[operator]
-            logits = chain.apply_head(*levels)
-        ctx.levels = levels
-        return logits, deepest
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_logits: torch.Tensor | None, grad_deepest: torch.Tensor | None) -> tuple:
-        chain, levels, kept = ctx.chain, ctx.levels, ctx.kept
-        if levels is None:
-            raise RuntimeError(
-                "the native engine got a second backward pass through one forward pass; its states are used up by the "
-                "first: run forward again, or use engine='checkpoint'"
-            )
-        ctx.levels = ctx.kept = None
-        if not ctx.used.are_those_of(chain):
-            raise RuntimeError(
-                "the native engine met other parameters in the backward pass than in the forward pass; expected the "
-                "same ones, unchanged: change them after backward only, or use engine='checkpoint'"
-            )
-        found = Gradients()
-        with ctx.autocast():
-            if grad_logits is None:
-                grads = [torch.zeros_like(x) for x in levels]
-            else:
-                grads = pull_back(chain.apply_head, levels, chain.head.parameters(), grad_logits, found)
-            for i in reversed(range(len(chain.steps))):
-                try:
-                    chain.steps[i].retreat_(levels, grads, ctx.keeps[i], kept.pop(), found)
-                except OutOfGrid:
-                    raise RuntimeError(_why_inexact(chain, i + 1, levels, ctx.keeps)) from None
-                if i == chain.bottleneck and grad_deepest is not None:
-                    for grad, part in zip(grads[-2:], grad_deepest.chunk(2, 1), strict=True):
-                        grad += part
-        if not have_sums(levels, ctx.sums):
-            raise RuntimeError(_why_inexact(chain, 0, levels, ctx.keeps))
-        grads = [grad.to(dtype) for grad, dtype in zip(grads, ctx.types, strict=True)]
-        return None, None, None, *grads, *(found[p] for p in ctx.parameters)
-
-
-def _why_inexact(chain: Chain, first: int, levels: list[torch.Tensor], keeps: _Keeps) -> str:
-    """From the state before step ``first``, with that of the deepest level last."""
-    sizes = [largest(levels[-2:])]
-    for step, keep in list(zip(chain.steps, keeps, strict=True))[first:]:
-        step.advance_(levels, keep)  # type: ignore[operator]
-        sizes.append(largest(levels[-2:]))
-    return out_of_range("native", torch.tensor(sizes).max().item()) or (
-        "the native engine computed back another state than the forward pass had, so the gradients are wrong; "
-        "expected operations that give the same bits twice: see torch.use_deterministic_algorithms, or use "
-        "engine='checkpoint'"
-    )
-
-
 class Chain(nn.Module):
     """Steps from the stem's output to the logits, with one of four ways to their gradients.
 
-    - "native": keeps the final state alone and computes every earlier one from it, in place, in the backward pass;
+    - "native": keeps only the final state and computes every earlier one from it, in place, in the backward pass;
     - "memcnn": the same idea by the package that the paper used, one coupling at a time;
     - "checkpoint": keeps the input of every coupling and repeats the coupling in the backward pass;
     - "none": keeps everything.
@@ -187,27 +88,25 @@ class Chain(nn.Module):
 
     @torch.compiler.disable
     def _train(self, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        keeps = [step.draw_keep(x1) for step in self.steps]  # type: ignore[operator]
+        all_factors = [step.draw_factors(x1) for step in self.steps]  # type: ignore[operator]
         engine = self.engine if torch.is_grad_enabled() else "none"
         if engine in ("native", "memcnn"):
             require_no_tensor_hooks(self, engine)
         if engine == "native":
-            require_plain(self)
-            used = UsedParameters(self)
-            return _Native.apply(self, keeps, used, x1, x2, *used.to_train)
+            return run_native(self, all_factors, x1, x2)
         levels = [round_to_grid(x1), round_to_grid(x2)]
         if engine == "memcnn":
-            levels, deepest = run_with_memcnn(self.steps, keeps, levels, self.bottleneck)
+            levels, deepest = run_with_memcnn(self.steps, all_factors, levels, self.bottleneck)
             return self.apply_head(*levels), deepest
         deepest = x1
-        for i, (step, keep) in enumerate(zip(self.steps, keeps, strict=True)):
+        for i, (step, factors) in enumerate(zip(self.steps, all_factors, strict=True)):
             if i == self.bottleneck:
                 deepest = torch.cat(levels[-2:], 1)
             if engine == "checkpoint" and isinstance(step, Residual):
                 x2, x1 = levels.pop(), levels.pop()
-                levels += checkpoint(step.coupling, x1, x2, keep, use_reentrant=False)
+                levels += checkpoint(step.coupling, x1, x2, factors, use_reentrant=False)
             else:
-                levels = step(levels, keep)
+                levels = step(levels, factors)
         return self.apply_head(*levels), deepest
 
     def forward(self, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,16 +9,16 @@ import torch
 
 __all__ = [
     "RANGE",
-    "OutOfGrid",
+    "StateMismatchError",
     "add_rounded_",
     "channel_sums",
+    "explain_range",
     "grid_step",
-    "has_values",
-    "have_sums",
-    "largest",
-    "out_of_range",
+    "has_data",
+    "largest_magnitude",
     "round_to_grid",
-    "to_grid_",
+    "round_to_grid_",
+    "sums_match",
 ]
 
 RANGE = 1024.0
@@ -84,14 +84,14 @@ def add_rounded_(target: torch.Tensor, update: torch.Tensor, sign: int = 1) -> N
     target.add_(update.to(target.dtype).div_(step).round_(), alpha=sign * step)
 
 
-def to_grid_(x: torch.Tensor) -> torch.Tensor:
+def round_to_grid_(x: torch.Tensor) -> torch.Tensor:
     """``x`` rounded to the grid, in its own memory unless it is of half precision. Outside of autograd.
 
     Args:
         x: any shape.
 
     Example:
-        >>> (to_grid_(torch.tensor([0.1])) * 2**14).item()
+        >>> (round_to_grid_(torch.tensor([0.1])) * 2**14).item()
         1638.0
     """
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
@@ -99,11 +99,11 @@ def to_grid_(x: torch.Tensor) -> torch.Tensor:
     return x.div_(step).round_().mul_(step)
 
 
-class OutOfGrid(RuntimeError):
+class StateMismatchError(RuntimeError):
     """A state computed back has not the bits that it had."""
 
 
-def has_values(x: torch.Tensor) -> bool:
+def has_data(x: torch.Tensor) -> bool:
     """Whether it is a tensor with content, other than those that memory is planned with."""
     return type(x) is torch.Tensor and not x.is_meta
 
@@ -124,27 +124,27 @@ def channel_sums(levels: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def have_sums(levels: Sequence[torch.Tensor], sums: torch.Tensor) -> bool:
+def sums_match(levels: Sequence[torch.Tensor], sums: torch.Tensor) -> bool:
     """Whether the sums of the channels are these; taken for granted of tensors without content."""
-    return not has_values(levels[0]) or torch.equal(channel_sums(levels), sums)
+    return not has_data(levels[0]) or torch.equal(channel_sums(levels), sums)
 
 
-def largest(levels: Sequence[torch.Tensor]) -> float:
-    """The largest size of a value; NaN where there is one."""
+def largest_magnitude(levels: Sequence[torch.Tensor]) -> float:
+    """The largest absolute value; NaN where there is one."""
     ends = torch.stack([end for x in levels for end in x.detach().aminmax()])
     return ends.abs().max().item()
 
 
-def out_of_range(engine: str, size: float) -> str | None:
-    """What to say of a state of this size; None where it is in the range of exactness.
+def explain_range(engine: str, magnitude: float) -> str | None:
+    """The error message for a state of this magnitude; None where it is in the range of exactness.
 
     Example:
-        >>> out_of_range("native", 1.0) is None
+        >>> explain_range("native", 1.0) is None
         True
     """
-    if size < RANGE:
+    if magnitude < RANGE:
         return None
     return (
-        f"the {engine} engine met a state of size {size:.4g}; it is exact below {RANGE:.0f}: normalise the images, "
-        "lower the learning rate or clip the gradients, or use engine='checkpoint'"
+        f"the {engine} engine: activation magnitude {magnitude:.4g} exceeds {RANGE:.0f}, up to which sums are exact: "
+        "normalise the images, lower the learning rate or clip the gradients, or use engine='checkpoint'"
     )

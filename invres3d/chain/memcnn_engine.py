@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .grid import has_values, largest, out_of_range
-from .resampling import OrthogonalSqueeze, SqueezeDown, SqueezeUp
+from .grid import explain_range, has_data, largest_magnitude
+from .resampling import SqueezeDown, SqueezeUp
+from .squeeze import OrthogonalSqueeze
 from .steps import Residual
 
 __all__ = ["run_with_memcnn"]
@@ -28,10 +29,10 @@ _Tensors = tuple[torch.Tensor, ...]
 class _Bijection(nn.Module):
     """What memcnn wraps: a map and its inverse, always in full precision."""
 
-    def __init__(self, module: nn.Module, there: Callable[..., _Tensors], back: Callable[..., _Tensors]) -> None:
+    def __init__(self, module: nn.Module, apply: Callable[..., _Tensors], undo: Callable[..., _Tensors]) -> None:
         super().__init__()
         self.module = module  # for its parameters
-        self.there, self.back = there, back
+        self.apply_, self.undo_ = apply, undo
 
     @staticmethod
     def _full_precision(device_type: str) -> contextlib.AbstractContextManager:
@@ -41,11 +42,11 @@ class _Bijection(nn.Module):
 
     def forward(self, *x: torch.Tensor) -> _Tensors:
         with self._full_precision(x[0].device.type):
-            return self.there(*x)
+            return self.apply_(*x)
 
     def inverse(self, *y: torch.Tensor) -> _Tensors:
         with self._full_precision(y[0].device.type):
-            return self.back(*y)
+            return self.undo_(*y)
 
 
 class _Blocks:
@@ -74,19 +75,21 @@ class _HoldBlocks(torch.autograd.Function):
 
 
 def _split(squeeze: OrthogonalSqueeze, channels: int, x2: torch.Tensor) -> _Tensors:
-    kept = x2.shape[1] - channels
-    return x2[:, :kept].clone(), *(s.clone() for s in squeeze(x2[:, kept:]))
+    width = x2.shape[1] - channels
+    return x2[:, :width].clone(), *(s.clone() for s in squeeze(x2[:, width:]))
 
 
 def _join(squeeze: OrthogonalSqueeze, skip: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor) -> _Tensors:
     return (torch.cat([skip, squeeze.inverse(s1, s2)], 1),)
 
 
-def _bijection(step: nn.Module, keep: torch.Tensor | None) -> tuple[_Bijection, int] | None:
+def _bijection(step: nn.Module, factors: torch.Tensor | None) -> tuple[_Bijection, int] | None:
     """The step as a map of the last so many tensors of the state; None when it is not one."""
     if isinstance(step, Residual):
         coupling = step.coupling
-        return _Bijection(coupling, lambda *x: coupling(*x, keep), lambda y1, y2: coupling.inverse(y1, y2, keep)), 2
+        return _Bijection(
+            coupling, lambda *x: coupling(*x, factors), lambda y1, y2: coupling.inverse(y1, y2, factors)
+        ), 2
     if isinstance(step, SqueezeDown):
         squeeze, channels = step.squeeze, step.channels
         return _Bijection(squeeze, lambda x: _split(squeeze, channels, x), lambda *y: _join(squeeze, *y)), 1
@@ -103,13 +106,13 @@ def _wrap(bijection: _Bijection) -> nn.Module:
     return InvertibleModuleWrapper(bijection, keep_input=False, keep_input_inverse=False)
 
 
-def _ends(levels: list[torch.Tensor]) -> torch.Tensor:
+def _extremes(levels: list[torch.Tensor]) -> torch.Tensor:
     """Smallest and largest value of the deepest level's halves, the ones that a step changes."""
-    return torch.stack([end for x in levels[-2:] for end in x.detach().aminmax()])
+    return torch.stack([extreme for x in levels[-2:] for extreme in x.detach().aminmax()])
 
 
 def run_with_memcnn(
-    steps: Iterable[nn.Module], keeps: Sequence[torch.Tensor | None], levels: list[torch.Tensor], bottleneck: int
+    steps: Iterable[nn.Module], all_factors: Sequence[torch.Tensor | None], levels: list[torch.Tensor], bottleneck: int
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Final state, and state of the deepest level before step ``bottleneck``, both safe to read.
 
@@ -123,23 +126,23 @@ def run_with_memcnn(
         van de Leemput et al. 2019, "MemCNN: A Python/PyTorch package for creating memory-efficient invertible neural
         networks"; it is what Yamazaki, Rathour, Le 2021 (arXiv:2103.09042) trained with, section 3.4.
     """
-    blocks, deepest, ends = _Blocks(), levels[-1], [_ends(levels)]
-    for i, (step, keep) in enumerate(zip(steps, keeps, strict=True)):
+    blocks, deepest, extremes = _Blocks(), levels[-1], [_extremes(levels)]
+    for i, (step, factors) in enumerate(zip(steps, all_factors, strict=True)):
         if i == bottleneck:
             deepest = torch.cat(levels[-2:], 1)
-        found = _bijection(step, keep)
-        if found is None:
-            levels = step(levels, keep)
-            ends.append(_ends(levels))
+        wrapped = _bijection(step, factors)
+        if wrapped is None:
+            levels = step(levels, factors)
+            extremes.append(_extremes(levels))
             continue
-        bijection, num = found
+        bijection, num = wrapped
         inputs = [levels.pop() for _ in range(num)][::-1]
         outputs = _wrap(bijection)(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         blocks.nodes += [outputs[0].grad_fn] if outputs[0].grad_fn is not None else []
         levels += outputs
-        ends.append(_ends(levels))
-    wrong = out_of_range("memcnn", largest(ends)) if has_values(ends[0]) else None
+        extremes.append(_extremes(levels))
+    wrong = explain_range("memcnn", largest_magnitude(extremes)) if has_data(extremes[0]) else None
     if wrong is not None:
         raise RuntimeError(wrong)
     return list(_HoldBlocks.apply(blocks, *levels)), deepest

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .grid import OutOfGrid, add_rounded_, channel_sums, have_sums, round_to_grid
-from .slabs import Gradients
-from .steps import Step, halves, pull_back
+from .gradients import ParameterGradients, pull_back
+from .grid import StateMismatchError, add_rounded_, channel_sums, round_to_grid, sums_match
+from .steps import Step, halves
 
 __all__ = ["InterpolateUp", "PoolDown"]
 
@@ -65,7 +65,7 @@ class PoolDown(Step):
     def _down(self, x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
         return self.lift(torch.cat([_pool(x1), _pool(x2)], 1))
 
-    def forward(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> list[torch.Tensor]:
+    def forward(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> list[torch.Tensor]:
         deeper = self._down(levels[-2], levels[-1])
         if not torch.jit.is_scripting() and self.training:
             deeper = round_to_grid(deeper)
@@ -74,7 +74,7 @@ class PoolDown(Step):
         levels.append(z2)
         return levels
 
-    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> torch.Tensor:
+    def advance_(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> torch.Tensor:
         dtype = levels[-1].dtype
         for half in halves(self._down(*levels[-2:])):
             levels.append(torch.zeros_like(half, dtype=dtype))
@@ -84,18 +84,18 @@ class PoolDown(Step):
     def retreat_(
         self,
         levels: list[torch.Tensor],
-        grads: list[torch.Tensor],
-        keep: torch.Tensor | None,
-        kept: torch.Tensor,
-        found: Gradients,
+        level_grads: list[torch.Tensor],
+        factors: torch.Tensor | None,
+        saved: torch.Tensor,
+        parameter_grads: ParameterGradients,
     ) -> None:
-        if not have_sums(levels[-2:], kept):  # the state above does not tell: it was left as it is
-            raise OutOfGrid
+        if not sums_match(levels[-2:], saved):  # the state above does not tell: it was left as it is
+            raise StateMismatchError
         del levels[-2:]
-        grad = torch.cat([grads.pop(-2), grads.pop()], 1)
+        grad = torch.cat([level_grads.pop(-2), level_grads.pop()], 1)
         pooled, indices = zip(*(F.max_pool3d(x, 2, return_indices=True) for x in levels[-2:]), strict=True)
-        (grad_pooled,) = pull_back(self.lift, [torch.cat(pooled, 1)], self.lift.parameters(), grad, found)
-        for grad_x, index, part in zip(grads[-2:], indices, grad_pooled.chunk(2, 1), strict=True):
+        (grad_pooled,) = pull_back(self.lift, [torch.cat(pooled, 1)], self.lift.parameters(), grad, parameter_grads)
+        for grad_x, index, part in zip(level_grads[-2:], indices, grad_pooled.chunk(2, 1), strict=True):
             _scatter_add_(grad_x, index, part)
 
 
@@ -114,7 +114,7 @@ class InterpolateUp(Step):
     def _reduce(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
         return self.reduce(torch.cat([z1, z2], 1))
 
-    def forward(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> list[torch.Tensor]:
+    def forward(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> list[torch.Tensor]:
         z2 = levels.pop()
         z1 = levels.pop()
         update = _interpolate(self._reduce(z1, z2))
@@ -125,7 +125,7 @@ class InterpolateUp(Step):
         levels[-1] = levels[-1] + u2
         return levels
 
-    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> list[torch.Tensor]:
+    def advance_(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> list[torch.Tensor]:
         z2, z1 = levels.pop(), levels.pop()
         for x, reduced in zip(levels[-2:], self._reduce(z1, z2).chunk(2, 1), strict=True):
             for part in _parts(x.shape[1]):
@@ -135,17 +135,17 @@ class InterpolateUp(Step):
     def retreat_(
         self,
         levels: list[torch.Tensor],
-        grads: list[torch.Tensor],
-        keep: torch.Tensor | None,
-        kept: list[torch.Tensor],
-        found: Gradients,
+        level_grads: list[torch.Tensor],
+        factors: torch.Tensor | None,
+        saved: list[torch.Tensor],
+        parameter_grads: ParameterGradients,
     ) -> None:
         grads_reduced = []
-        for x, grad, reduced in zip(levels[-2:], grads[-2:], self._reduce(*kept).chunk(2, 1), strict=True):
+        for x, grad, reduced in zip(levels[-2:], level_grads[-2:], self._reduce(*saved).chunk(2, 1), strict=True):
             for part in _parts(x.shape[1]):
                 add_rounded_(x[:, part], _interpolate(reduced[:, part]), sign=-1)
                 grads_reduced.append(_interpolate_back(grad[:, part]))
         joined = torch.cat(grads_reduced, 1)
         del grads_reduced
-        grads += pull_back(self._reduce, kept, self.reduce.parameters(), joined, found)
-        levels += kept
+        level_grads += pull_back(self._reduce, saved, self.reduce.parameters(), joined, parameter_grads)
+        levels += saved

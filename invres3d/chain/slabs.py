@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from .coupling import Branch
+from .gradients import ParameterGradients
 from .grid import add_rounded_
 
-__all__ = ["Gradients", "Moments", "add_branch_", "measure", "pull_back_branch_"]
+__all__ = ["Moments", "add_branch_", "channel_moments", "pull_back_branch_"]
 
 Moments = tuple[torch.Tensor, torch.Tensor]
 """Mean and 1 / standard deviation of each sample's channels, (N, C, 1, 1, 1)."""
@@ -24,32 +25,6 @@ _SLAB_BYTES = 2**23
 _MAX_SLABS = 8
 # With N * C * planes * rows of at most this, PyTorch's CPU convolution takes a kernel that is ten times slower.
 _SLOW_BELOW = 20480
-
-
-class Gradients:
-    """Gradients of parameters, summed as they are found.
-
-    Example:
-        >>> weight = nn.Parameter(torch.ones(2))
-        >>> found = Gradients()
-        >>> for _ in range(2):
-        ...     found.add(weight, torch.ones(2))
-        >>> found[weight]
-        tensor([2., 2.])
-    """
-
-    def __init__(self) -> None:
-        self._found: dict[torch.Tensor, torch.Tensor] = {}
-
-    def add(self, parameter: torch.Tensor | None, gradient: torch.Tensor | None) -> None:
-        if parameter is None or gradient is None or not parameter.requires_grad:
-            return
-        gradient = gradient.to(parameter.dtype)
-        so_far = self._found.get(parameter)
-        self._found[parameter] = gradient if so_far is None else so_far + gradient
-
-    def __getitem__(self, parameter: torch.Tensor) -> torch.Tensor | None:
-        return self._found.get(parameter)
 
 
 def _slabs(x: torch.Tensor) -> Iterator[tuple[int, int]]:
@@ -61,7 +36,7 @@ def _slabs(x: torch.Tensor) -> Iterator[tuple[int, int]]:
         yield planes * i // num, planes * (i + 1) // num
 
 
-def measure(norm: nn.GroupNorm, x: torch.Tensor) -> Moments:
+def channel_moments(norm: nn.GroupNorm, x: torch.Tensor) -> Moments:
     """Moments of x, (N, C, D, H, W), over its voxels, as the norm takes them; by a few channels at a time."""
     n, channels, voxels = x.shape[0], x.shape[1], x[0, 0].numel()
     width = -(-channels // min(_MAX_SLABS, max(1, x.numel() * x.element_size() // _SLAB_BYTES)))
@@ -77,19 +52,21 @@ def measure(norm: nn.GroupNorm, x: torch.Tensor) -> Moments:
 class _Slabwise:
     """The branch on slabs: what the norm and dropout come to for each channel, and the convolution's weights."""
 
-    def __init__(self, branch: Branch, moments: Moments, keep: torch.Tensor | None) -> None:
+    def __init__(self, branch: Branch, moments: Moments, factors: torch.Tensor | None) -> None:
         per_channel = (1, -1, 1, 1, 1)
         self.mean, self.rstd = moments
-        self.keep = torch.ones_like(self.mean) if keep is None else keep
+        self.factors = torch.ones_like(self.mean) if factors is None else factors
         self.slope = branch.act.negative_slope
         # the activation commutes with factors >= 0, so dropout joins the norm's scale and shift
-        self.scale = branch.norm.weight.view(per_channel) * self.rstd * self.keep
-        self.shift = branch.norm.bias.view(per_channel) * self.keep - self.mean * self.scale
+        self.scale = branch.norm.weight.view(per_channel) * self.rstd * self.factors
+        self.shift = branch.norm.bias.view(per_channel) * self.factors - self.mean * self.scale
         device = self.mean.device.type
         autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device) if autocast else self.mean.dtype
-        self.weight = branch.conv.weight.to(self.dtype)
-        self.bias = None if branch.conv.bias is None else branch.conv.bias.to(self.dtype)
+        weight, bias = branch.conv.weight, branch.conv.bias
+        self.wanted = [True, weight.requires_grad, bias is not None and bias.requires_grad]
+        self.weight = weight.to(self.dtype)
+        self.bias = None if bias is None else bias.to(self.dtype)
 
     def activate(self, x: torch.Tensor, start: int, stop: int) -> tuple[torch.Tensor, slice]:
         """Activation of the slab and of a plane on each side, zero outside of the volume; the planes within it."""
@@ -109,49 +86,68 @@ class _Slabwise:
     def convolve(self, a: torch.Tensor) -> torch.Tensor:
         return F.conv3d(a.to(self.dtype), self.weight, self.bias, padding=(0, 1, 1))
 
-    def convolve_back(self, grad: torch.Tensor, a: torch.Tensor, of_weight: bool, of_bias: bool) -> list:
+    def convolve_back(self, grad: torch.Tensor, a: torch.Tensor) -> list:
+        """Gradients by ``a``, the weights and the bias; None for what is frozen."""
         return torch.ops.aten.convolution_backward(
             grad.to(self.dtype), a.to(self.dtype), self.weight, [self.weight.shape[0]], [1, 1, 1], [0, 1, 1],
-            [1, 1, 1], False, [0, 0, 0], 1, [True, of_weight, of_bias],
+            [1, 1, 1], False, [0, 0, 0], 1, self.wanted,
         )  # fmt: skip
 
 
-def add_branch_(target: torch.Tensor, branch: Branch, x: torch.Tensor, keep: torch.Tensor | None) -> Moments:
+def add_branch_(target: torch.Tensor, branch: Branch, x: torch.Tensor, factors: torch.Tensor | None) -> Moments:
     """``target += round_to_grid(branch(x))`` in place, for order "pre". Gives the moments of x, for the way back."""
-    moments = measure(branch.norm, x)
-    slabwise = _Slabwise(branch, moments, keep)
+    moments = channel_moments(branch.norm, x)
+    slabwise = _Slabwise(branch, moments, factors)
     for start, stop in _slabs(x):
         add_rounded_(target[:, :, start:stop], slabwise.convolve(slabwise.activate(x, start, stop)[0]))
     return moments
+
+
+def _pull_back_norm_(
+    branch: Branch,
+    slabwise: _Slabwise,
+    x: torch.Tensor,
+    total: torch.Tensor,
+    total_centred: torch.Tensor,
+    grad_x: torch.Tensor,
+    parameter_grads: ParameterGradients,
+) -> None:
+    """What the means of g and of (x - mean) g, given as sums over the voxels, add to the gradients."""
+    norm = branch.norm
+    total_hat = total_centred * slabwise.rstd
+    parameter_grads.add(norm.weight, (total_hat * slabwise.factors).sum(0).flatten())
+    parameter_grads.add(norm.bias, (total * slabwise.factors).sum(0).flatten())
+    voxels = x[0, 0].numel()
+    slope = slabwise.scale * slabwise.rstd * total_hat / voxels
+    offset = slabwise.scale * total / voxels - slabwise.mean * slope
+    grad_x.addcmul_(x, slope, value=-1).sub_(offset)
 
 
 def pull_back_branch_(
     target: torch.Tensor,
     branch: Branch,
     x: torch.Tensor,
-    keep: torch.Tensor | None,
+    factors: torch.Tensor | None,
     moments: Moments,
     grad_target: torch.Tensor,
     grad_x: torch.Tensor,
-    found: Gradients,
+    parameter_grads: ParameterGradients,
 ) -> None:
-    """Undo ``add_branch_`` in place and add the branch's gradients to ``grad_x`` and ``found``.
+    """Undo ``add_branch_`` in place and add the branch's gradients to ``grad_x`` and ``parameter_grads``.
 
     With z = scale x + shift the normalised input and g the gradient by z, that by x is
     scale (g - mean(g) - xhat mean(g xhat)), where xhat = (x - mean) rstd; the means are known after the last slab.
     """
-    slabwise = _Slabwise(branch, moments, keep)
-    conv = branch.conv
-    of_weight, of_bias = conv.weight.requires_grad, conv.bias is not None and conv.bias.requires_grad
+    slabwise = _Slabwise(branch, moments, factors)
     total = torch.zeros_like(slabwise.mean)
     total_centred = torch.zeros_like(slabwise.mean)
     planes = x.shape[2]
     for start, stop in _slabs(x):
         a, within = slabwise.activate(x, start, stop)
         add_rounded_(target[:, :, start:stop], slabwise.convolve(a), sign=-1)
-        padded, *parameters = slabwise.convolve_back(grad_target[:, :, start:stop], a, of_weight, of_bias)
-        for parameter, gradient in zip((conv.weight, conv.bias), parameters, strict=True):
-            found.add(parameter, gradient)
+        padded, *parameters = slabwise.convolve_back(grad_target[:, :, start:stop], a)
+        for parameter, gradient in zip((branch.conv.weight, branch.conv.bias), parameters, strict=True):
+            parameter_grads.add(parameter, gradient)
         g = padded.to(grad_x.dtype)[:, :, within]
         del padded
         torch.ops.aten.leaky_relu_backward.grad_input(g, a[:, :, within], slabwise.slope, True, grad_input=g)
@@ -162,12 +158,4 @@ def pull_back_branch_(
         centred = (x[:, :, around] - slabwise.mean).mul_(g)
         total_centred += centred.sum((2, 3, 4), keepdim=True)
         del g, centred
-
-    norm = branch.norm
-    total_hat = total_centred * slabwise.rstd
-    found.add(norm.weight, (total_hat * slabwise.keep).sum(0).flatten())
-    found.add(norm.bias, (total * slabwise.keep).sum(0).flatten())
-    voxels = x[0, 0].numel()
-    slope = slabwise.scale * slabwise.rstd * total_hat / voxels
-    offset = slabwise.scale * total / voxels - slabwise.mean * slope
-    grad_x.addcmul_(x, slope, value=-1).sub_(offset)
+    _pull_back_norm_(branch, slabwise, x, total, total_centred, grad_x, parameter_grads)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from .coupling import AdditiveCoupling, Branch
+from .gradients import ParameterGradients, pull_back
 from .grid import add_rounded_
-from .slabs import Gradients, add_branch_, pull_back_branch_
+from .slabs import add_branch_, pull_back_branch_
 
-__all__ = ["Residual", "Step", "halves", "pull_back"]
+__all__ = ["Residual", "Step", "halves"]
 
 
 def halves(x: torch.Tensor) -> list[torch.Tensor]:
@@ -25,39 +26,6 @@ def halves(x: torch.Tensor) -> list[torch.Tensor]:
     return [half.clone(memory_format=torch.contiguous_format) for half in x.chunk(2, 1)]
 
 
-def pull_back(
-    function: Callable[..., torch.Tensor],
-    inputs: Sequence[torch.Tensor],
-    parameters: Iterable[nn.Parameter],
-    grad: torch.Tensor,
-    found: Gradients,
-    use: Callable[[torch.Tensor], None] | None = None,
-) -> list[torch.Tensor]:
-    """Gradients by ``inputs`` of ``sum(grad * function(*inputs))``; those by the parameters are added to ``found``.
-
-    Args:
-        use: called with the function's output, which it must not change. The output is freed before the gradients are
-            computed.
-
-    Example:
-        >>> pull_back(torch.square, [torch.tensor(3.0)], [], torch.tensor(1.0), Gradients())
-        [tensor(6.)]
-    """
-    wanted = [p for p in parameters if p.requires_grad]
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in inputs]
-        output = function(*leaves)
-    if use is not None:
-        use(output.detach())
-    grad = grad.to(output.dtype)
-    edge = torch.autograd.graph.get_gradient_edge(output)
-    del output
-    grads = torch.autograd.grad(edge, [*leaves, *wanted], grad)
-    for parameter, gradient in zip(wanted, grads[len(leaves) :], strict=True):
-        found.add(parameter, gradient)
-    return list(grads[: len(leaves)])
-
-
 class Step(nn.Module):
     """What a chain is made of. The state is a list: two halves of the channels of each level, the deepest level last.
 
@@ -66,14 +34,14 @@ class Step(nn.Module):
     those by the state before. Both may replace, append and remove tensors of the lists, which nobody else uses.
     """
 
-    def draw_keep(self, x: torch.Tensor) -> torch.Tensor | None:
+    def draw_factors(self, x: torch.Tensor) -> torch.Tensor | None:
         """What is random in a training pass over a batch like ``x``; handed to the methods below."""
         return None
 
-    def forward(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> list[torch.Tensor]:
+    def forward(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> list[torch.Tensor]:
         raise NotImplementedError
 
-    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> Any:
+    def advance_(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> Any:
         """Take the step. Gives what ``retreat_`` needs besides the state."""
         raise NotImplementedError
 
@@ -81,33 +49,33 @@ class Step(nn.Module):
         self,
         levels: list[torch.Tensor],
         grads: list[torch.Tensor],
-        keep: torch.Tensor | None,
-        kept: Any,
-        found: Gradients,
+        factors: torch.Tensor | None,
+        saved: Any,
+        parameter_grads: ParameterGradients,
     ) -> None:
         raise NotImplementedError
 
 
-def _add_whole_(target: torch.Tensor, branch: Branch, x: torch.Tensor, keep: torch.Tensor | None) -> None:
-    add_rounded_(target, branch(x, keep))
+def _add_whole_(target: torch.Tensor, branch: Branch, x: torch.Tensor, factors: torch.Tensor | None) -> None:
+    add_rounded_(target, branch(x, factors))
 
 
 def _pull_back_whole_(
     target: torch.Tensor,
     branch: Branch,
     x: torch.Tensor,
-    keep: torch.Tensor | None,
-    kept: None,
+    factors: torch.Tensor | None,
+    saved: None,
     grad_target: torch.Tensor,
     grad_x: torch.Tensor,
-    found: Gradients,
+    parameter_grads: ParameterGradients,
 ) -> None:
     (grad,) = pull_back(
-        lambda leaf: branch(leaf, keep),
+        lambda leaf: branch(leaf, factors),
         [x],
         branch.parameters(),
         grad_target,
-        found,
+        parameter_grads,
         use=lambda update: add_rounded_(target, update.clone(), sign=-1),
     )
     grad_x += grad
@@ -124,36 +92,36 @@ class Residual(Step):
         super().__init__()
         self.coupling = coupling
 
-    def draw_keep(self, x: torch.Tensor) -> torch.Tensor | None:
-        return self.coupling.draw_keep(x)
+    def draw_factors(self, x: torch.Tensor) -> torch.Tensor | None:
+        return self.coupling.draw_factors(x)
 
-    def forward(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> list[torch.Tensor]:
+    def forward(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> list[torch.Tensor]:
         x2 = levels.pop()
         x1 = levels.pop()
-        y1, y2 = self.coupling(x1, x2, keep)
+        y1, y2 = self.coupling(x1, x2, factors)
         levels.append(y1)
         levels.append(y2)
         return levels
 
-    def advance_(self, levels: list[torch.Tensor], keep: torch.Tensor | None) -> Any:
+    def advance_(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> Any:
         x1, x2 = levels[-2:]
         n1, n2 = self.coupling.n1, self.coupling.n2
-        keep1, keep2 = (None, None) if keep is None else keep
+        factors1, factors2 = (None, None) if factors is None else factors
         add_: Callable = add_branch_ if n1.order == "pre" else _add_whole_
-        return add_(x1, n1, x2, keep1), add_(x2, n2, x1, keep2)
+        return add_(x1, n1, x2, factors1), add_(x2, n2, x1, factors2)
 
     def retreat_(
         self,
         levels: list[torch.Tensor],
         grads: list[torch.Tensor],
-        keep: torch.Tensor | None,
-        kept: Any,
-        found: Gradients,
+        factors: torch.Tensor | None,
+        saved: Any,
+        parameter_grads: ParameterGradients,
     ) -> None:
         y1, y2 = levels[-2:]
         grad1, grad2 = grads[-2:]
         n1, n2 = self.coupling.n1, self.coupling.n2
-        keep1, keep2 = (None, None) if keep is None else keep
+        factors1, factors2 = (None, None) if factors is None else factors
         undo_: Callable = pull_back_branch_ if n1.order == "pre" else _pull_back_whole_
-        undo_(y2, n2, y1, keep2, kept[1], grad2, grad1, found)
-        undo_(y1, n1, y2, keep1, kept[0], grad1, grad2, found)
+        undo_(y2, n2, y1, factors2, saved[1], grad2, grad1, parameter_grads)
+        undo_(y1, n1, y2, factors1, saved[0], grad1, grad2, parameter_grads)

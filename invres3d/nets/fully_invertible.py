@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
-from ..chain.coupling import AdditiveCoupling
 from ..chain.resampling import SqueezeDown, SqueezeUp
-from ..chain.steps import Residual, Step
-from .input_size import require_positive
-from .invertible import InvertibleUNet
+from ..chain.steps import Step
+from .input_size import require_levels, require_positive
+from .invertible import InvertibleUNet, make_couplings
 
 __all__ = ["FullyInvertibleUNet"]
+
+
+def _require_squeezable(channels: Sequence[int]) -> None:
+    for i, (above, below) in enumerate(pairwise(channels), start=1):
+        if below % 8 or not 0 < below < 4 * above:
+            raise ValueError(
+                f"channels[{i}] is {below} after {above}; expected a multiple of 8 below {4 * above}: an eighth of "
+                "it comes from the level above, from less than half of the channels there"
+            )
 
 
 class FullyInvertibleUNet(InvertibleUNet):
@@ -68,20 +77,11 @@ class FullyInvertibleUNet(InvertibleUNet):
         dropout: float = 0.0,
         learned_resampling: bool = True,
     ) -> None:
-        if len(channels) < 2:
-            raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
+        require_levels(channels)
         require_positive(channels=min(channels), num_couplings=num_couplings)
-        for i, (above, below) in enumerate(pairwise(channels), start=1):
-            if below % 8 or not 0 < below < 4 * above:
-                raise ValueError(
-                    f"channels[{i}] is {below} after {above}; expected a multiple of 8 below {4 * above}: an eighth of "
-                    "it comes from the level above, from less than half of the channels there"
-                )
+        _require_squeezable(channels)
         down = [below // 8 for below in channels[1:]]
-
-        def couplings(level: int) -> list[Step]:
-            return [Residual(AdditiveCoupling(channels[level], order, dropout)) for _ in range(num_couplings)]
-
+        couplings = partial(make_couplings, channels, num_couplings, order, dropout)
         steps: list[Step] = []
         for level, width in enumerate(down):
             steps += [*couplings(level), SqueezeDown(width, learned_resampling)]

@@ -1,8 +1,13 @@
-"""The checks of numbers and sizes that all networks share."""
+"""The checks of numbers and sizes that all networks share.
+
+unet_ode has checks of its own, since neither package imports the other.
+"""
 
 from __future__ import annotations
 
-__all__ = ["check_volume", "require_positive"]
+from collections.abc import Sequence
+
+__all__ = ["check_volume", "require_levels", "require_positive"]
 
 
 def check_volume(name: str, shape: list[int], in_channels: int, step: int, divisor: int) -> None:
@@ -55,3 +60,21 @@ def require_positive(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1")
+
+
+def require_levels(channels: Sequence[int]) -> None:
+    """Raise unless there are two levels or more.
+
+    Args:
+        channels: of each level.
+
+    Raises:
+        ValueError: when there is one level.
+
+    Example:
+        >>> require_levels([8])
+        Traceback (most recent call last):
+        ValueError: channels is (8,); expected at least two levels
+    """
+    if len(channels) < 2:
+        raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")

@@ -1,4 +1,4 @@
-"""What the two invertible networks share: everything besides the steps of the chain."""
+"""What the two invertible networks share: everything but the changes of resolution."""
 
 from __future__ import annotations
 
@@ -9,13 +9,30 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import nn
 
+from ..chain.coupling import AdditiveCoupling
 from ..chain.engine import Chain
 from ..chain.guards import is_plain
-from ..chain.steps import Step, halves
+from ..chain.steps import Residual, Step, halves
 from ..vae import VAEBranch
 from .input_size import check_volume, require_positive
 
-__all__ = ["InvertibleUNet"]
+__all__ = ["InvertibleUNet", "make_couplings"]
+
+
+def make_couplings(channels: Sequence[int], num_couplings: int, order: str, dropout: float, level: int) -> list[Step]:
+    """The couplings of one side of a level.
+
+    Args:
+        channels: of each level.
+        num_couplings: how many.
+        order, dropout: as of :class:`invres3d.chain.coupling.AdditiveCoupling`.
+        level: number of the level, from full resolution down.
+
+    Example:
+        >>> len(make_couplings([4, 8], 3, "pre", 0.0, level=1))
+        3
+    """
+    return [Residual(AdditiveCoupling(channels[level], order, dropout)) for _ in range(num_couplings)]
 
 
 class InvertibleUNet(nn.Module):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from ..chain.coupling import AdditiveCoupling
 from ..chain.pooling import InterpolateUp, PoolDown
-from ..chain.steps import Residual, Step
-from .input_size import require_positive
-from .invertible import InvertibleUNet
+from ..chain.steps import Step
+from .input_size import require_levels, require_positive
+from .invertible import InvertibleUNet, make_couplings
 
 __all__ = ["PartiallyInvertibleUNet"]
 
@@ -64,13 +64,9 @@ class PartiallyInvertibleUNet(InvertibleUNet):
         order: str = "pre",
         dropout: float = 0.0,
     ) -> None:
-        if len(channels) < 2:
-            raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
+        require_levels(channels)
         require_positive(channels=min(channels), num_couplings=num_couplings)
-
-        def couplings(level: int) -> list[Step]:
-            return [Residual(AdditiveCoupling(channels[level], order, dropout)) for _ in range(num_couplings)]
-
+        couplings = partial(make_couplings, channels, num_couplings, order, dropout)
         steps: list[Step] = []
         for level in range(len(channels) - 1):
             steps += [*couplings(level), PoolDown(channels[level], channels[level + 1])]

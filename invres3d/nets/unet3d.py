@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..vae import VAEBranch
-from .input_size import check_volume, require_positive
+from .input_size import check_volume, require_levels, require_positive
 
 __all__ = ["UNet3D"]
 
@@ -43,6 +43,16 @@ class _Blocks(nn.Sequential):
         for module in self:
             input = module(input)
         return input
+
+
+def _check_arguments(engine: str, channels: Sequence[int], num_blocks: int) -> None:
+    if engine not in ("none", "checkpoint"):
+        raise ValueError(
+            f"engine is {engine!r}; expected none or checkpoint: the layers of UNet3D cannot be inverted, see "
+            "PartiallyInvertibleUNet and FullyInvertibleUNet"
+        )
+    require_levels(channels)
+    require_positive(channels=min(channels), num_blocks=num_blocks)
 
 
 class UNet3D(nn.Module):
@@ -99,16 +109,8 @@ class UNet3D(nn.Module):
         num_blocks: int = 1,
     ) -> None:
         super().__init__()
-        if engine not in ("none", "checkpoint"):
-            raise ValueError(
-                f"engine is {engine!r}; expected none or checkpoint: the layers of UNet3D cannot be inverted, see "
-                "PartiallyInvertibleUNet and FullyInvertibleUNet"
-            )
-        if len(channels) < 2:
-            raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
-        require_positive(
-            in_channels=in_channels, out_channels=out_channels, channels=min(channels), num_blocks=num_blocks
-        )
+        _check_arguments(engine, channels, num_blocks)
+        require_positive(in_channels=in_channels, out_channels=out_channels)
         depth = len(channels) - 1
         self.in_channels = in_channels
         self.step = 2**depth

@@ -6,17 +6,17 @@
 from .memory_units import format_bytes, parse_bytes
 from .patches import largest_cube
 from .prediction import NETWORKS, OPTIMIZERS, Prediction, Training, predict
-from .table import choices, format_table
+from .table import format_table, list_trainings
 
 __all__ = [
     "NETWORKS",
     "OPTIMIZERS",
     "Prediction",
     "Training",
-    "choices",
     "format_bytes",
     "format_table",
     "largest_cube",
+    "list_trainings",
     "parse_bytes",
     "predict",
 ]

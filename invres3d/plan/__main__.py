@@ -7,9 +7,33 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import NETWORKS, OPTIMIZERS, Prediction, choices, format_bytes, format_table, largest_cube, parse_bytes, predict
+from . import (
+    NETWORKS,
+    OPTIMIZERS,
+    Prediction,
+    format_bytes,
+    format_table,
+    largest_cube,
+    list_trainings,
+    parse_bytes,
+    predict,
+)
 
 __all__ = ["main"]
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "both"],
+        default="fp32",
+        help="bf16: autocast, takes longer (default: %(default)s)",
+    )
+    parser.add_argument("--no_vae", action="store_true", help="without the VAE branch of the invertible networks")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default: %(default)s")
+    parser.add_argument(
+        "--largest", action="store_true", help="also find the largest cube for each network, at its leanest row"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,17 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num_couplings", nargs="+", default=[4], help="per level and side, one or more (default: 4)",
         **integers,
     )  # fmt: skip
-    parser.add_argument(
-        "--precision",
-        choices=["fp32", "bf16", "both"],
-        default="fp32",
-        help="bf16: autocast, takes longer (default: %(default)s)",
-    )
-    parser.add_argument("--no_vae", action="store_true", help="without the VAE branch of the invertible networks")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default: %(default)s")
-    parser.add_argument(
-        "--largest", action="store_true", help="also find the largest cube for each network, at its leanest row"
-    )
+    _add_training_options(parser)
     return parser
 
 
@@ -88,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"memory is {options.memory} and reserve {options.reserve}; expected more memory than is left free: "
                 "lower --reserve"
             )
-        trainings = choices(options.num_couplings, amps, not options.no_vae, **settings)
+        trainings = list_trainings(options.num_couplings, amps, not options.no_vae, **settings)
         for i, training in enumerate(trainings, start=1):
             predictions.append(predict(training))
             print(f"{i} of {len(trainings)}", end="\r", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The choices that there are, and how they look side by side."""
+"""All trainings that there are to choose from, and a table of their memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from .memory_units import format_bytes
 from .prediction import NETWORKS, Prediction, Training
 
-__all__ = ["choices", "format_table"]
+__all__ = ["format_table", "list_trainings"]
 
 
-def choices(
+def list_trainings(
     num_couplings: Sequence[int], amps: Iterable[bool], vae: bool, num_blocks: Sequence[int] = (1,), **settings: Any
 ) -> list[Training]:
     """Every network with every engine, depth and precision.
@@ -24,7 +24,7 @@ def choices(
         settings: the other attributes of :class:`Training`.
 
     Example:
-        >>> [training.engine for training in choices([1], [False], True)][:3]
+        >>> [training.engine for training in list_trainings([1], [False], True)][:3]
         ['none', 'checkpoint', 'none']
     """
     return [

@@ -22,7 +22,7 @@ import torch
 from monai.losses import DiceCELoss
 
 from invres3d.losses import RegularizedLoss
-from invres3d.plan import Training, choices, predict
+from invres3d.plan import Training, list_trainings, predict
 from invres3d.plan.live_memory import LiveMemory
 
 # Yamazaki, Rathour, Le 2021, tables 2 and 3: GB of iSeg (patches of 64^3) and BraTS (128^3)
@@ -85,7 +85,7 @@ def report(side: int, args: argparse.Namespace) -> list[str]:
     gpu_head = " allocated on the GPU, MiB (ratio) |" if device.type == "cuda" and real else ""
     print(f"| network | engine | depth | live, MiB | ratio |{gpu_head} the paper's (ratio) |")
     print("|---|---|---|---|---|---|" + ("---|" if gpu_head else ""))
-    trainings = choices(
+    trainings = list_trainings(
         args.depths, [False], vae=True, num_blocks=args.depths, patch=(side,) * 3, channels=tuple(args.channels)
     )
     base: tuple[int, int | None] | None = None

@@ -58,13 +58,13 @@ def test_inverse_gives_back_the_bits_after_many_couplings(order, autocast, dropo
     couplings = [random_affine(AdditiveCoupling(6, order, dropout)) for _ in range(16)]
     x = _halves(torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        keeps = [coupling.draw_keep(x[0]) for coupling in couplings]
+        all_factors = [coupling.draw_factors(x[0]) for coupling in couplings]
         y = x
-        for coupling, keep in zip(couplings, keeps, strict=True):
-            y = coupling(*y, keep)
+        for coupling, factors in zip(couplings, all_factors, strict=True):
+            y = coupling(*y, factors)
         assert (y[0] - x[0]).abs().max() > 1
-        for coupling, keep in zip(reversed(couplings), reversed(keeps), strict=True):
-            y = coupling.inverse(*y, keep)
+        for coupling, factors in zip(reversed(couplings), reversed(all_factors), strict=True):
+            y = coupling.inverse(*y, factors)
     assert torch.equal(y[0], x[0]) and torch.equal(y[1], x[1])
 
 
@@ -72,26 +72,26 @@ def test_inverse_gives_back_the_bits_after_many_couplings(order, autocast, dropo
 def test_dropped_channels_are_those_of_the_activation(order):
     branch = random_affine(Branch(3, order)).double()
     x = torch.randn(2, 3, 4, 4, 4, dtype=torch.float64)
-    keep = torch.tensor([[0.0, 2.0, 0.5], [1.0, 0.0, 3.0]], dtype=torch.float64)[:, :, None, None, None]
+    factors = torch.tensor([[0.0, 2.0, 0.5], [1.0, 0.0, 3.0]], dtype=torch.float64)[:, :, None, None, None]
     if order == "pre":
         normed = _norm(x, branch.norm)
         want = F.conv3d(
-            keep * torch.where(normed > 0, normed, 0.01 * normed), branch.conv.weight, branch.conv.bias, padding=1
+            factors * torch.where(normed > 0, normed, 0.01 * normed), branch.conv.weight, branch.conv.bias, padding=1
         )
     else:
-        want = keep * _branch(x, branch)
-    torch.testing.assert_close(branch(x, keep), want, rtol=1e-11, atol=1e-11)
+        want = factors * _branch(x, branch)
+    torch.testing.assert_close(branch(x, factors), want, rtol=1e-11, atol=1e-11)
 
 
 def test_drawn_factors_keep_the_mean_and_stop_in_evaluation():
     coupling = AdditiveCoupling(400, dropout=0.25)
-    keep = coupling.draw_keep(torch.zeros(50, 200, 1, 1, 1, dtype=torch.bfloat16))
-    assert keep.shape == (2, 50, 200, 1, 1, 1) and keep.dtype == torch.float32
-    kept = keep > 0
-    assert torch.equal(keep[kept], torch.full_like(keep[kept], 1 / 0.75))
+    factors = coupling.draw_factors(torch.zeros(50, 200, 1, 1, 1, dtype=torch.bfloat16))
+    assert factors.shape == (2, 50, 200, 1, 1, 1) and factors.dtype == torch.float32
+    kept = factors > 0
+    assert torch.equal(factors[kept], torch.full_like(factors[kept], 1 / 0.75))
     # 20 000 draws: the standard deviation of their share is 0.003
     assert abs(kept.float().mean().item() - 0.75) < 0.015
-    assert coupling.eval().draw_keep(torch.zeros(1)) is None
+    assert coupling.eval().draw_factors(torch.zeros(1)) is None
 
 
 def test_grid_is_finer_than_what_float32_rounds_anyway():

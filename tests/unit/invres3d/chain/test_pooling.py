@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from invres3d.chain.gradients import ParameterGradients
 from invres3d.chain.grid import round_to_grid
 from invres3d.chain.pooling import InterpolateUp, PoolDown
-from invres3d.chain.slabs import Gradients
 
 
 def _run(step, shapes):
@@ -15,16 +15,18 @@ def _run(step, shapes):
     before = [round_to_grid(torch.randn(shape, dtype=torch.float64)) for shape in shapes]
     leaves = [x.clone().requires_grad_() for x in before]
     want = step(list(leaves), None)
-    grads = [torch.randn_like(x) for x in want]
-    wanted = torch.autograd.grad(want, [*leaves, *step.parameters()], grads)
-    levels, found = [x.clone() for x in before], Gradients()
+    level_grads = [torch.randn_like(x) for x in want]
+    wanted = torch.autograd.grad(want, [*leaves, *step.parameters()], level_grads)
+    levels, parameter_grads = [x.clone() for x in before], ParameterGradients()
     with torch.no_grad():
-        kept = step.advance_(levels, None)
+        saved = step.advance_(levels, None)
         torch.testing.assert_close(levels, [x.detach() for x in want], rtol=0, atol=2.0**-42)  # two steps of the grid
-        step.retreat_(levels, grads, None, kept, found)
+        step.retreat_(levels, level_grads, None, saved, parameter_grads)
     # the deeper level below a pooling step is dropped, not undone
     assert [torch.equal(a, b) for a, b in zip(levels, before, strict=True)] == [True] * len(before)
-    torch.testing.assert_close([*grads, *(found[p] for p in step.parameters())], list(wanted), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        [*level_grads, *(parameter_grads[p] for p in step.parameters())], list(wanted), rtol=1e-10, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 2])

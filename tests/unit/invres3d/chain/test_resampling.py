@@ -8,9 +8,10 @@ from itertools import product
 import pytest
 import torch
 
+from invres3d.chain.gradients import ParameterGradients
 from invres3d.chain.grid import RANGE, round_to_grid
-from invres3d.chain.resampling import OrthogonalSqueeze, SqueezeDown, SqueezeUp
-from invres3d.chain.slabs import Gradients
+from invres3d.chain.resampling import SqueezeDown, SqueezeUp
+from invres3d.chain.squeeze import OrthogonalSqueeze
 
 
 def _squeeze(channels, dtype=torch.float64, reach=math.pi):
@@ -54,11 +55,11 @@ def test_is_one_matrix_per_channel_and_gradients_are_its():
     got, want = squeeze(x), _by_blocks(x, squeeze.angles)
     torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)  # float64, factors up to tan(pi / 2 - 0.1)
     weights = [torch.randn_like(s) for s in want]
-    grads = [
+    level_grads = [
         torch.autograd.grad(sum((s * w).sum() for s, w in zip(out, weights, strict=True)), [x, squeeze.angles])
         for out in (got, want)
     ]
-    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(*level_grads, rtol=1e-9, atol=1e-9)
 
 
 def test_matrix_is_orthogonal_and_quarter_turns_are_the_haar_transform():
@@ -106,17 +107,17 @@ def test_steps_in_place_equal_autograd(up, batch, frozen):
 
     leaves = [x.clone().requires_grad_() for x in before]
     want = step(list(leaves), None)
-    grads = [torch.randn_like(x) for x in want]
+    level_grads = [torch.randn_like(x) for x in want]
     parameters = [] if frozen else [step.squeeze.angles]
-    want_grads = torch.autograd.grad(want, [*leaves, *parameters], grads)
+    want_grads = torch.autograd.grad(want, [*leaves, *parameters], level_grads)
 
-    levels, found = [x.clone() for x in before], Gradients()
+    levels, parameter_grads = [x.clone() for x in before], ParameterGradients()
     with torch.no_grad():
         kept = step.advance_(levels, None)
         assert [torch.equal(a, b) for a, b in zip(levels, want, strict=True)] == [True] * len(want)
-        got_grads = [grad.clone() for grad in grads]
-        step.retreat_(levels, got_grads, None, kept, found)
+        got_grads = [grad.clone() for grad in level_grads]
+        step.retreat_(levels, got_grads, None, kept, parameter_grads)
     assert [torch.equal(a, b) for a, b in zip(levels, before, strict=True)] == [True] * len(before)
-    got_grads += [] if frozen else [found[step.squeeze.angles]]
+    got_grads += [] if frozen else [parameter_grads[step.squeeze.angles]]
     torch.testing.assert_close(got_grads, list(want_grads), rtol=1e-10, atol=1e-10)
-    assert (found[step.squeeze.angles] is None) == frozen
+    assert (parameter_grads[step.squeeze.angles] is None) == frozen

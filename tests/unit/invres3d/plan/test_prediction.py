@@ -11,11 +11,11 @@ import torch
 from monai.losses import DiceCELoss
 
 from invres3d.losses import RegularizedLoss
-from invres3d.plan import NETWORKS, OPTIMIZERS, Training, choices, predict
+from invres3d.plan import NETWORKS, OPTIMIZERS, Training, list_trainings, predict
 from invres3d.plan.live_memory import LiveMemory
 
 SMALL = {"patch": (32, 32, 16), "in_channels": 2, "out_channels": 3, "channels": (8, 16, 32)}
-ALL = choices([1, 2], [False, True], vae=True, num_blocks=[1, 3], **SMALL)
+ALL = list_trainings([1, 2], [False, True], vae=True, num_blocks=[1, 3], **SMALL)
 
 
 def measure_live(training: Training) -> int:
