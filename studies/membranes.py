@@ -22,7 +22,7 @@ from tqdm import tqdm
 from bundlekit.metrics import pixel_error, rand_error
 from bundlekit.transforms.close_cells import CloseCells
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs/inference.json"
+CONFIG = Path(__file__).resolve().parents[1] / "bundles/membrane_em_segmentation/configs/inference.json"
 GRID = {
     "threshold": (0.45, 0.5, 0.55),
     "sigma_px": (1.0, 1.5, 2.0, 3.0),

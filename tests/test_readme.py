@@ -1,4 +1,4 @@
-"""README.md and docs/*.md: links lead somewhere, commands name what is there, figures are those of the bundles."""
+"""README.md, docs/ and the bundles' pages: links lead somewhere, commands exist, figures agree with the bundles."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import pytest
 from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-assert len(PAGES) > 2
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "invres3d/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "bundles").glob("*/docs/*.md")),
+]
+assert len(PAGES) > 12
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ROW = re.compile(r"^\| \[(\w+)\]\((bundles/\w+/docs/README\.md)\) \|(.*)\|$", re.MULTILINE)
 NUMBER = re.compile(r"\d+\.\d+")
@@ -35,7 +39,7 @@ def code(page: Path) -> tuple[str, str]:
     return "\n".join(parts[1::2]), "\n".join(re.findall(r"`([^`]+)`", "\n".join(parts[::2])))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page):
     broken = []
     for link in LINK.findall(page.read_text()):
@@ -43,10 +47,10 @@ def test_links_resolve(page):
         target = (page.parent / path) if path else page
         if not re.match(r"\w+:", link) and not (target.exists() and (not anchor or anchor in anchors(target))):
             broken.append(link)
-    assert not broken, f"{page.name}: {broken} lead nowhere; correct the path or the heading"
+    assert not broken, f"{page.relative_to(ROOT)}: {broken} lead nowhere; correct the path or the heading"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_name_what_is_there(page):
     blocks, text = code(page)
     text += "\n" + blocks
@@ -57,10 +61,10 @@ def test_commands_name_what_is_there(page):
     missing += [name for name in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE) if name not in targets]
     configs = re.findall(r"configs/(\w+\.json)", blocks)
     missing += [name for name in configs if not [bundle for bundle in bundles if (bundle / "configs" / name).exists()]]
-    modules = re.findall(r"-m ((?:bundlekit|invres3d)[\w.]*)", text)
+    modules = re.findall(r"-m ((?:bundlekit|invres3d|studies|tools)[\w.]*)", text)
     paths = [ROOT / name.replace(".", "/") for name in modules]
     missing += [str(path) for path in paths if not (path.with_suffix(".py").exists() or path.is_dir())]
-    assert not missing, f"{page.name} names {missing}, which are not there"
+    assert not missing, f"{page.relative_to(ROOT)} names {missing}, which are not there"
 
 
 def test_table_has_every_bundle_once():
