@@ -13,43 +13,43 @@ $(READY): setup.cfg constraints.txt
 	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,track,tune]'
 	touch $(READY)
 
-setup: $(READY)  ## make the virtual environment .venv with the tested versions
+setup: $(READY)  ## make .venv, a virtual environment with the tested versions
 
-demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=membrane_em_segmentation
+demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=<name>; two to three minutes
 	$(VENV)/python -m tools.demo $(or $(BUNDLE),membrane_em_segmentation)
 
-test: $(READY)  ## run the tests (offline, no GPU)
+test: $(READY)  ## run the quick tests, offline and without a GPU: about five minutes on two cores
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not consumer"
 
-test-all: $(READY)  ## run every test
+test-all: $(READY)  ## run all tests, including the slow ones
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)  ## check style and types
 	$(VENV)/ruff check . && $(VENV)/ruff format --check .
 	$(VENV)/mypy
 
-bench: $(READY)  ## compare speeds and memory, as ratios within one run
+bench: $(READY)  ## measure speed and memory, as ratios within one run
 	for name in $(BENCHES); do $(VENV)/python -m tools.bench.$$name || exit 1; done
 
-tune: $(READY)  ## search the training of the nuclei bundle: make tune DATA=folder; several processes may share a study
+tune: $(READY)  ## search hyperparameters of the nuclei bundle: make tune DATA=<folder>; start it again to share the search
 	$(VENV)/python -m studies.tune --dataset_dir $(DATA) $(TUNE_OPTIONS)
 
-export: $(READY)  ## write model.ts and model.onnx of all bundles, or of BUNDLE, and compare them with PyTorch
+export: $(READY)  ## export all bundles, or BUNDLE=<name>, as TorchScript and ONNX, and compare with PyTorch
 	$(VENV)/python -m tools.export $(BUNDLE)
 
-zoo: $(READY)  ## pack all bundles, or BUNDLE, for the model zoo into dist/zoo, and try them out with the wheel alone
+zoo: $(READY)  ## pack all bundles, or BUNDLE=<name>, for the model zoo and test the zips: dist/zoo
 	$(VENV)/python -m tools.zoo $(BUNDLE) $(ZOO_OPTIONS)
 
 .venv-label/.ready .venv-deploy/.ready: .venv-%/.ready: tests/consumers/%.txt tools/consumers.py setup.cfg | $(READY)
 	$(VENV)/python -m tools.consumers $*
 
-test-label: $(READY) .venv-label/.ready  ## serve, use and train all bundles with MONAI Label, in .venv-label (4 GB)
+test-label: $(READY) .venv-label/.ready  ## serve, use and train every bundle with MONAI Label, in .venv-label (4 GB)
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m consumer tests/consumers/test_monai_label.py
 
-test-deploy: $(READY) .venv-deploy/.ready  ## run the bundles' model.ts with MONAI Deploy, in .venv-deploy (4 GB)
+test-deploy: $(READY) .venv-deploy/.ready  ## run model.ts of every bundle with MONAI Deploy, in .venv-deploy (4 GB)
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -m consumer tests/consumers/test_monai_deploy.py
 
-clean:  ## remove what the targets above made
+clean:  ## remove environments, caches and outputs of the targets above
 	rm -rf .venv .venv-label .venv-deploy runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 .PHONY: help setup demo test test-all lint bench tune export zoo test-label test-deploy clean
