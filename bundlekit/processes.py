@@ -18,6 +18,7 @@ __all__ = [
     "disconnect",
     "gather",
     "is_connected",
+    "join_training",
     "number_and_count",
     "pick_device",
     "speaks",
@@ -92,6 +93,18 @@ def connect() -> None:
     several = _read_number("WORLD_SIZE", 1) > 1 and "MASTER_ADDR" in os.environ
     if several and not is_connected():
         dist.init_process_group("gloo", timeout=_LONGEST)
+
+
+def join_training(device: str | torch.device) -> None:
+    """Join the process group that torchrun has prepared for a training: nccl where the device is a GPU, else gloo.
+
+    Args:
+        device: that of this process, see :func:`pick_device`.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    if on_gpu:
+        torch.cuda.set_device(device)
 
 
 def gather(value: _T) -> list[_T]:

@@ -77,10 +77,11 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     args = read_options()
     parser = ConfigParser(ConfigParser.load_config_files([str(CONFIG), *args.overlay]))
-    parser.update({"device": args.device, "amp": args.amp, "tta": args.tta})
+    options = {"device": args.device, "amp": args.amp, "tta": args.tta, "ckpt_path": args.ckpt_path}
+    parser.update({**options, "checks::output_dir": None})
     checks = parser.get_parsed_content("checks")
     items = checks.section(args.dataset_dir, args.section)
-    checks.start(data=[items], ckpt_path=args.ckpt_path, network=parser.get_parsed_content("network_def"))
+    checks.start(items, network=parser.get_parsed_content("network_def"))
     truths = [np.asarray(LoadImage()(item["label"])).astype(np.uint8) for item in items]
     rows = choose({name: getattr(args, name) for name in GRID}, probabilities(parser, args, items), truths)
     print("".join(f"{name:>13}" for name in ("mean", "pixel error", "Rand error", *GRID)))

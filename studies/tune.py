@@ -105,10 +105,11 @@ def train(trial: optuna.Trial, args: argparse.Namespace, data: Sequence[list]) -
 def read_data(args: argparse.Namespace) -> list[list]:
     """The usable training and validation images; ends the process where there are none."""
     parser = ConfigParser(load("train"))
-    parser.update({"bundle_root": str(CONFIGS.parent), "dataset_dir": args.dataset_dir, **args.options})
+    places = {"dataset_dir": args.dataset_dir, "output_dir": args.output, "ckpt_path": args.output / "model.pt"}
+    parser.update({"bundle_root": str(CONFIGS.parent), **places, **args.options})
     checks = parser.get_parsed_content("checks")
     data = [checks.section(args.dataset_dir, name) for name in ("training", "validation")]
-    checks.start(data=data, output_dir=args.output, device=parser.get_parsed_content("device"))
+    checks.start(*data)
     return data
 
 

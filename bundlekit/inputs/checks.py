@@ -22,16 +22,7 @@ from ..processes import disconnect, gather, speaks
 from .datalists import find_images, find_overwritten, name_output, read_section
 from .images import LOAD, check_item
 from .modalities import pick_files
-from .options import (
-    check_ascending,
-    check_counts,
-    check_multiples,
-    check_positive,
-    check_ranges,
-    check_seed,
-    check_switches,
-    is_positive,
-)
+from .options import check_options, is_on, is_positive
 from .preconditions import Need, check_device, check_output_dir, check_save_path, empty_lists, failures, lists_too_short
 from .weights import check_weights
 
@@ -46,30 +37,41 @@ def _print_all(title: str, lines: Iterable[str]) -> None:
 
 
 class RunChecks:
-    """Finds the inputs of a run and tells all that is wrong with them in lines of FILE, FOUND, EXPECTED and REMEDY.
+    """Finds the inputs of a run and reports all that is wrong with them, one line each: FILE, FOUND, EXPECTED, REMEDY.
 
-    ``section``, ``images`` and ``seed`` never raise, so that a config can be read without its data: they keep what is
-    wrong for ``start``, the first item of a config's "run", which ends the process with exit code 1 where the run
-    cannot work. Files that cannot be used are left out, and ``finish``, the last item, makes them exit code 1 of a run
-    that otherwise went well.
+    ``section``, ``images`` and ``attempt`` never raise, so that a config can be read without its data. They keep what
+    is wrong for ``start``, the first item of a config's "run", which ends the process with exit code 1 where the run
+    cannot work. Files that cannot be used are left out; ``finish``, the last item, then ends an otherwise successful
+    run with exit code 1.
 
     Args:
         spatial_dims: 2 or 3, of images and labels.
         channels: how many channels an image may have; several numbers where the pipeline copes with each of them.
-        label_values: the class numbers that may occur in labels; None allows every whole number from 0 up.
+        label_values: the class numbers that may occur in labels; None allows every integer of at least 0.
         modalities: words that the names of an image's files end with, such as flair and t1, where each modality is a
             file of its own; an entry's files are put into this order.
-        spacing_mm: edge of the voxels that volumes are brought to, or three, along the axes to the right, the front and
-            the top, 0 for one that stays; those that would grow beyond any that is meant are left out. None where they
-            are not.
-        min_size: pixels or voxels along any axis at least; outputs need 2, training may do with volumes of one slice.
-        examine: looks at each file of an image and what it holds, and returns a note where that may be a mistake.
+        spacing_mm: edge of the voxels that volumes are resampled to, or three edges, along the axes to the right, the
+            front and the top, 0 for an axis that is not resampled; volumes that would become too large or too small are
+            left out. None where volumes are not resampled.
+        min_size: smallest number of pixels or voxels along an axis; outputs need 2, training may use single slices.
+        examine: looks at each file of an image and its values, and returns a note where they may be a mistake.
+        options: the options of the run with their rules, see :func:`.options.check_options`.
+        output_dir: folder that must be writable and hold none of the images to segment; it is created.
+        save_path: file of weights that the run will write; its folder must be writable and is created.
+        resume: whether the run continues from ``state.pt`` in ``output_dir``, which must then exist; a switch.
+        ckpt_path: weights that must exist; None where the run needs none.
+        pretrained_path: weights that a part of the network starts from and that must exist; None for none.
+        device: device that torch must be able to use on this machine.
+        volume_device: likewise, where volumes are assembled on another device.
+        phantom_sha256: SHA-256 of the shipped weights where these were trained only on phantoms; a run that uses them
+            says so.
 
     Example:
         >>> checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
-        >>> checks.section("/nowhere", "training")
+        >>> items = checks.section("/nowhere", "training")
+        >>> items
         []
-        >>> checks.start(data=[])
+        >>> checks.start(items)
         Traceback (most recent call last):
         SystemExit: 1
     """
@@ -86,15 +88,33 @@ class RunChecks:
         spacing_mm: float | Sequence[float] | None = None,
         min_size: int = 2,
         examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        output_dir: str | os.PathLike | None = None,
+        save_path: str | os.PathLike | None = None,
+        resume: bool | str = False,
+        ckpt_path: str | os.PathLike | None = None,
+        pretrained_path: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+        volume_device: str | torch.device | None = None,
+        phantom_sha256: str | None = None,
     ) -> None:
         self.spatial_dims = spatial_dims
         self.channels = channels
         self.label_values = label_values
         self.modalities = modalities
         edges = [edge for edge in ensure_tuple(spacing_mm) if edge != 0]
-        self.spacing_mm = spacing_mm if all(map(is_positive, edges)) else None  # what else it may be, start tells
+        self.spacing_mm = spacing_mm if all(map(is_positive, edges)) else None  # options report any other value
         self.min_size = min_size
         self.examine = examine
+        self.options = options or {}
+        self.output_dir = output_dir
+        self.save_path = save_path
+        self.resume = resume
+        self.ckpt_path = ckpt_path
+        self.pretrained_path = pretrained_path
+        self.device = device
+        self.volume_device = volume_device
+        self.phantom_sha256 = phantom_sha256
         self._run_record: RunRecord | None = None
         self._errors: list[str] = []
         self._left_out: list[str] = []
@@ -140,15 +160,6 @@ class RunChecks:
         self._record(self._errors, find_overwritten(others, self._name_output))
         return items
 
-    def seed(self, value: Any) -> int:
-        """The seed, or 0 in place of what cannot be one."""
-        try:
-            check_seed(value)
-        except InputError as error:
-            self._record(self._errors, [error])
-            return 0
-        return int(value)
-
     def attempt(self, change: Callable[..., Any], value: Any, *more: Any) -> Any:
         """What ``change`` makes of a value, or the value itself where that fails: ``start`` tells why.
 
@@ -163,80 +174,43 @@ class RunChecks:
             self._record(self._errors, [error])
             return value
 
-    def start(
-        self,
-        data: Sequence[Sequence[Any]],
-        ckpt_path: str | os.PathLike | None = None,
-        network: nn.Module | None = None,
-        output_dir: str | os.PathLike | None = None,
-        save_path: str | os.PathLike | None = None,
-        resume_path: str | os.PathLike | None = None,
-        device: str | torch.device | None = None,
-        volume_device: str | torch.device | None = None,
-        counts: Mapping[str, Any] | None = None,
-        positive: Mapping[str, Any] | None = None,
-        ascending: Mapping[str, Any] | None = None,
-        multiples: Mapping[str, tuple[Any, Sequence[int] | int]] | None = None,
-        ranges: Mapping[str, tuple[Any, float, float]] | None = None,
-        switches: Mapping[str, Any] | None = None,
-        phantom_sha256: str | None = None,
-        pretrained_path: str | os.PathLike | None = None,
-    ) -> None:
-        """Name the files left out; end the process, with all reasons at once, where the run cannot work.
+    def start(self, *data: Sequence[Any], network: nn.Module | None = None) -> None:
+        """Report the files left out; end the process, with all reasons at once, where the run cannot work.
 
         Args:
-            data: the data lists of the run, from here or from elsewhere; none may be empty, or shorter than there are
-                processes.
-            ckpt_path: weights that must be there; None where the run needs none.
-            network: the network that the weights must fit.
-            output_dir: folder that must be writable and hold none of the images to segment; it is created.
-            save_path: file of weights that the run will write; its folder must be writable and is created.
-            resume_path: state file that the run continues from and that must be there; None for a fresh run.
-            device: device that torch must be able to use on this machine.
-            volume_device: likewise, where it is another one that volumes are put together on.
-            counts: options by name that must be whole numbers from 1 up, such as the number of epochs.
-            positive: those that must be numbers above 0.
-            ascending: those that must be two numbers, the lower one first.
-            multiples: those that must be whole numbers above 0, each a multiple of a step of its own, and the steps.
-            ranges: those that must be numbers within bounds, and the bounds.
-            switches: those that must be True or False, and no words.
-            phantom_sha256: SHA-256 of the shipped weights where these were trained on phantoms alone; a run that uses
-                them is told so.
-            pretrained_path: weights that a part of the network starts from and that must be there; None for none.
+            data: the data lists of the run, from here or from elsewhere; none may be empty, or shorter than the number
+                of processes.
+            network: the network that the weights in ``ckpt_path`` must fit.
 
         Raises:
             SystemExit: with code 1, after the reasons were printed on stderr.
         """
         lists = [] if self._run_record else [*empty_lists(data), *lists_too_short(data)]  # a share may be empty
         errors = list(self._errors) or [str(error) for error in lists]
-        resume_remedy = "start without --resume true, or pass the old --output_dir"
-        needs: list[Need] = [  # a command line turns a path such as 77 into a number
-            (output_dir, lambda path: check_output_dir(str(path), data)),
-            (save_path, lambda path: check_save_path(str(path))),
-            (ckpt_path, lambda path: check_weights(str(path), network)),
-            (pretrained_path, lambda path: check_weights(str(path))),
-            (resume_path, lambda path: require_file(str(path), resume_remedy)),
-            (device, check_device),
-            (volume_device, lambda name: check_device(name, "volume_device")),
-        ]
-        for options, check in (
-            (counts, check_counts),
-            (positive, check_positive),
-            (ascending, check_ascending),
-            (multiples, check_multiples),
-            (ranges, check_ranges),
-            (switches, check_switches),
-        ):
-            needs += [({name: value}, check) for name, value in (options or {}).items()]
-        errors += failures(needs)
+        errors += [*failures(self._needs(data, network)), *map(str, check_options(self.options))]
         _print_all("note", self._notes)
         _print_all("left out", self._left_out)
         _print_all("error", errors)
         if errors:
             raise SystemExit(1)
-        if ckpt_path is not None and speaks() and phantom_sha256 == compute_sha256(str(ckpt_path)):
-            note = f"{ckpt_path} was trained on phantoms, made-up images, alone: train on images of your own before use"
+        path = self.ckpt_path
+        if path is not None and speaks() and self.phantom_sha256 == compute_sha256(str(path)):
+            note = f"{path} was trained only on phantoms, which are made-up images: train on your own images before use"
             _print_all("note", [note])
+
+    def _needs(self, data: Sequence[Sequence[Any]], network: nn.Module | None) -> list[Need]:
+        """What the run cannot do without; a command line turns a path such as 77 into a number, hence ``str``."""
+        state_path = Path(str(self.output_dir), "state.pt") if is_on(self.resume) else None
+        remedy = "start without --resume true, or pass the old --output_dir"
+        return [
+            (self.output_dir, lambda path: check_output_dir(str(path), data)),
+            (self.save_path, lambda path: check_save_path(str(path))),
+            (self.ckpt_path, lambda path: check_weights(str(path), network)),
+            (self.pretrained_path, lambda path: check_weights(str(path))),
+            (state_path, lambda path: require_file(path, remedy)),
+            (self.device, check_device),
+            (self.volume_device, lambda name: check_device(name, "volume_device")),
+        ]
 
     def leave_out(self, problem: InputError) -> None:
         """Let ``finish`` name a file that turned out to be unusable during the run."""
@@ -256,7 +230,7 @@ class RunChecks:
             _print_all("left out", left_out)
         if record is not None:
             record.end(len(left_out))
-            disconnect()
+        disconnect()
         if left_out:
             raise SystemExit(1)
 

@@ -1,30 +1,24 @@
-"""Numbers that a command line passes to a run: what is wrong with them, told with the option's name."""
+"""Options of a run: the rules that a config declares for them, and what is wrong with the values that were passed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from ..errors import InputError
 
-__all__ = [
-    "check_ascending",
-    "check_counts",
-    "check_multiples",
-    "check_positive",
-    "check_ranges",
-    "check_seed",
-    "check_switches",
-    "is_positive",
-]
+__all__ = ["check_options", "is_on", "is_positive", "usable_seed"]
+
+_WORDS = {"true": True, "false": False}
+_LAST_SEED = 2**32 - 1  # NumPy's
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) < float("inf")
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -38,149 +32,133 @@ def is_positive(value: Any) -> bool:
     return _is_finite(value) and value > 0
 
 
-def _require_each(options: Mapping[str, Any], fits: Callable[[Any], bool], expected: str) -> None:
-    for name, value in options.items():
-        if not fits(value):
-            raise InputError(name, f"is {value!r}", expected, f"pass one with --{name}")
+def is_on(value: bool | str) -> bool:
+    """The bool that a switch stands for: a bool, or the words true and false, which a command line passes as text.
+
+    Raises:
+        SystemExit: for any other value.
+
+    Example:
+        >>> is_on("true"), is_on("False"), is_on(True)
+        (True, False, True)
+    """
+    if str(value).lower() not in _WORDS:
+        error = InputError("a switch", f"is {value!r}", "true or false", "correct the option")
+        raise SystemExit(f"error: {error}")
+    return _WORDS[str(value).lower()]
 
 
-def check_positive(options: Mapping[str, Any]) -> None:
-    """Make sure that options are numbers above 0.
+def usable_seed(value: Any) -> int:
+    """The seed, or 0 in place of a value that cannot be one; the rule "seed" of an option reports it.
+
+    Example:
+        >>> usable_seed(7), usable_seed("abc")
+        (7, 0)
+    """
+    return int(value) if _is_integer(value) and 0 <= value <= _LAST_SEED else 0
+
+
+def _integer_from(name: str, value: Any, lowest: int) -> str | None:
+    expected = "a positive integer" if lowest == 1 else f"an integer of at least {lowest}"
+    return None if _is_integer(value) and value >= lowest else expected
+
+
+def _above(name: str, value: Any, limit: float) -> str | None:
+    return None if _is_finite(value) and value > limit else f"a number above {limit:g}"
+
+
+def _at_least(name: str, value: Any, lowest: float) -> str | None:
+    return None if _is_finite(value) and value >= lowest else f"a number of at least {lowest:g}"
+
+
+def _range(name: str, value: Any, bounds: Sequence[float]) -> str | None:
+    low, high = bounds
+    return None if _is_finite(value) and low <= value <= high else f"a number from {low:g} to {high:g}"
+
+
+def _seed(name: str, value: Any, _: bool) -> str | None:
+    return None if _is_integer(value) and 0 <= value <= _LAST_SEED else f"an integer from 0 to {_LAST_SEED}"
+
+
+def _boolean(name: str, value: Any, _: bool) -> str | None:
+    return None if isinstance(value, bool) else "True or False, with a capital letter"
+
+
+def _switch(name: str, value: Any, _: bool) -> str | None:
+    return None if str(value).lower() in _WORDS else "true or false"
+
+
+def _ascending(name: str, value: Any, _: bool) -> tuple[str, str] | None:
+    pair = value if isinstance(value, list | tuple) and all(map(_is_finite, value)) else ()
+    if len(pair) == 2 and pair[0] < pair[1]:
+        return None
+    return "two numbers, the lower one first", f'pass --{name} "[LOWER,UPPER]"'
+
+
+def _multiple_of(name: str, value: Any, step: int | Sequence[int]) -> tuple[str, str] | None:
+    single = isinstance(step, int)
+    steps: Sequence[int] = [step] if isinstance(step, int) else step
+    sizes = [value] if single else value if isinstance(value, list | tuple) else ()
+    right_kind = len(sizes) == len(steps) and all(_is_integer(size) and size > 0 for size in sizes)
+    if right_kind and not any(size % step for size, step in zip(sizes, steps, strict=True)):
+        return None
+    nearest = sizes if right_kind else [64] * len(steps)
+    fitting = ",".join(str(-(-size // step) * step) for size, step in zip(nearest, steps, strict=True))
+    if single:
+        return f"a positive multiple of {step}", f"pass --{name} {fitting}"
+    factors = " and ".join(map(str, dict.fromkeys(steps)))
+    kind = "positive integers" if factors == "1" else f"positive multiples of {factors}"
+    return f"{len(steps)} {kind}", f'pass --{name} "[{fitting}]"'
+
+
+_RULES = {
+    "above": _above,
+    "ascending": _ascending,
+    "at_least": _at_least,
+    "boolean": _boolean,
+    "integer_from": _integer_from,
+    "multiple_of": _multiple_of,
+    "range": _range,
+    "seed": _seed,
+    "switch": _switch,
+}
+
+
+def check_options(options: Mapping[str, Mapping[str, Any]]) -> Iterator[InputError]:
+    """What is wrong with the options of a run.
 
     Args:
-        options: by name.
+        options: by the name that the command line uses, ``{"value": ..., RULE: ARGUMENT}`` with one of the rules
+
+            - ``above``: a number above the argument; ``at_least``: one that may be equal to it,
+            - ``range``: a number within the two bounds, both included,
+            - ``integer_from``: an integer of at least the argument,
+            - ``multiple_of``: a positive multiple of the argument, or a list of them where that is a list,
+            - ``ascending`` (true): two numbers, the lower one first,
+            - ``switch`` (true): true or false, as a word or a bool; ``boolean`` (true): a bool and no word,
+            - ``seed`` (true): an integer that can seed NumPy and torch,
+
+            and ``"or_null": true`` where the value may be missing.
 
     Raises:
-        InputError: for the first that is none.
+        ValueError: for a declaration without exactly one known rule.
 
     Example:
-        >>> check_positive({"spacing_mm": -1})
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: spacing_mm: is -1; expected a number above 0; pass one with --spacing_mm
+        >>> options = {"threshold": {"value": 2, "range": [0, 1]}, "margin": {"value": 20, "multiple_of": 16}}
+        >>> for error in check_options(options):
+        ...     print(error)
+        threshold: is 2; expected a number from 0 to 1; pass another --threshold
+        margin: is 20; expected a positive multiple of 16; pass --margin 32
     """
-    _require_each(options, is_positive, "a number above 0")
-
-
-def check_counts(options: Mapping[str, Any]) -> None:
-    """Make sure that options are whole numbers from 1 up.
-
-    Args:
-        options: by name.
-
-    Raises:
-        InputError: for the first that is none.
-
-    Example:
-        >>> check_counts({"max_epochs": 0})
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: max_epochs: is 0; expected a whole number from 1 up; pass one with --max_epochs
-    """
-    _require_each(options, lambda value: _is_whole(value) and value >= 1, "a whole number from 1 up")
-
-
-def check_ranges(options: Mapping[str, tuple[Any, float, float]]) -> None:
-    """Make sure that options are numbers within bounds.
-
-    Args:
-        options: by name the number, its lowest and its highest value, both of which it may have.
-
-    Raises:
-        InputError: for the first that is none.
-
-    Example:
-        >>> check_ranges({"threshold": (2, 0, 1)})
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: threshold: is 2; expected a number from 0 to 1; pass one with --threshold
-    """
-    for name, (number, low, high) in options.items():
-        if not (_is_finite(number) and low <= number <= high):
-            bounds = f"from {low:g} up" if high == float("inf") else f"from {low:g} to {high:g}"
-            raise InputError(name, f"is {number!r}", f"a number {bounds}", f"pass one with --{name}")
-
-
-def check_seed(value: Any) -> None:
-    """Make sure that a number can seed NumPy and torch.
-
-    Raises:
-        InputError: unless it is a whole number of 32 bits, none below 0.
-
-    Example:
-        >>> check_seed(-1)
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: seed: is -1; expected a whole number from 0 to 4294967295; pass one with --seed
-    """
-    _require_each(
-        {"seed": value}, lambda seed: _is_whole(seed) and 0 <= seed < 2**32, f"a whole number from 0 to {2**32 - 1}"
-    )
-
-
-def check_switches(options: Mapping[str, Any]) -> None:
-    """Make sure that options are True or False, and no words, which would all count as True.
-
-    Args:
-        options: by name.
-
-    Raises:
-        InputError: for the first that is not.
-
-    Example:
-        >>> check_switches({"network_def::batch_norm": "false"})
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: network_def::batch_norm: is 'false'; expected True or False, with a capital; pass \
-one with --network_def::batch_norm
-    """
-    _require_each(options, lambda value: isinstance(value, bool), "True or False, with a capital")
-
-
-def check_ascending(options: Mapping[str, Any]) -> None:
-    """Make sure that options are two numbers, the lower one first.
-
-    Args:
-        options: by name.
-
-    Raises:
-        InputError: for the first that is not.
-
-    Example:
-        >>> check_ascending({"window_hu": [400, -1000]})
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: window_hu: is [400, -1000]; expected two numbers, the lower one first; pass them \
-as --window_hu "[LOWER,UPPER]"
-    """
-    for name, value in options.items():
-        pair = value if isinstance(value, list | tuple) and all(map(_is_finite, value)) else ()
-        if len(pair) != 2 or pair[0] >= pair[1]:
-            remedy = f'pass them as --{name} "[LOWER,UPPER]"'
-            raise InputError(name, f"is {value!r}", "two numbers, the lower one first", remedy)
-
-
-def check_multiples(options: Mapping[str, tuple[Any, Sequence[int] | int]]) -> None:
-    """Make sure that options are whole numbers above 0, each a multiple of a step of its own.
-
-    Args:
-        options: by name the numbers and their steps, or one number and its step.
-
-    Raises:
-        InputError: for the first that is not.
-
-    Example:
-        >>> check_multiples({"patch_size": ([100, 100], [8, 8])})
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: patch_size: is [100, 100]; expected 2 whole multiples of 8; pass them as \
---patch_size "[104,104]"
-        >>> check_multiples({"margin": (20, 16)})
-        Traceback (most recent call last):
-        bundlekit.errors.InputError: margin: is 20; expected a whole multiple of 16; pass one as --margin 32
-    """
-    for name, (value, wanted) in options.items():
-        single = isinstance(wanted, int)
-        steps = [wanted] if isinstance(wanted, int) else wanted
-        sizes = [value] if single else value if isinstance(value, list | tuple) else ()
-        whole = all(_is_whole(size) and size > 0 for size in sizes)
-        if not whole or len(sizes) != len(steps) or any(size % step for size, step in zip(sizes, steps, strict=True)):
-            near = sizes if whole and len(sizes) == len(steps) else [64] * len(steps)
-            some = ",".join(str(-(-size // step) * step) for size, step in zip(near, steps, strict=True))
-            multiples = " and ".join(map(str, dict.fromkeys(steps)))
-            expected = f"a whole multiple of {wanted}" if single else f"{len(steps)} whole multiples of {multiples}"
-            remedy = f"pass one as --{name} {some}" if single else f'pass them as --{name} "[{some}]"'
-            raise InputError(name, f"is {value!r}", expected, remedy)
+    for name, declared in options.items():
+        rules = declared.keys() - {"value", "or_null"}
+        if len(rules) != 1 or not rules <= _RULES.keys():
+            raise ValueError(f"option {name!r} declares the rules {sorted(rules)}; expected one of {sorted(_RULES)}")
+        [rule] = rules
+        value = declared["value"]
+        if value is None and declared.get("or_null"):
+            continue
+        fault = _RULES[rule](name, value, declared[rule])  # type: ignore[operator]
+        if fault is not None:
+            expected, remedy = fault if isinstance(fault, tuple) else (fault, f"pass another --{name}")
+            yield InputError(name, f"is {value!r}", expected, remedy)

@@ -3,6 +3,7 @@
 from .boundaries import grow_cells, label_cells, pixel_error, pixel_f_error, rand_error, rand_info_scores
 from .boundary_metrics import BoundaryMetrics
 from .centre_distance import CentreDistance
+from .handlers import MetricHandlers
 from .label_scores import SplitMergeScores, info_scores, rand_scores
 from .matches import THRESHOLDS, ObjectMatches, match_counts
 from .object_metrics import ObjectMetrics
@@ -13,6 +14,7 @@ __all__ = [
     "THRESHOLDS",
     "BoundaryMetrics",
     "CentreDistance",
+    "MetricHandlers",
     "ObjectMatches",
     "ObjectMetrics",
     "ObjectStatistics",

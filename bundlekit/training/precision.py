@@ -1,4 +1,4 @@
-"""Networks prepared for mixed precision on a CPU and for batch norm over several GPUs."""
+"""A network on its device: memory format, mixed precision on GPU and CPU, batch norm over several GPUs."""
 
 from __future__ import annotations
 
@@ -7,38 +7,64 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["autocast_on_cpu", "sync_batch_norm"]
+from ..inputs.options import is_on
+
+__all__ = ["Precision"]
 
 
-def autocast_on_cpu(network: nn.Module, device: torch.device, enabled: bool) -> nn.Module:
-    """Let ``network`` compute in bfloat16 when it runs on a CPU; MONAI's engines do this only for CUDA.
+class Precision:
+    """Where a network computes and in which precision.
 
-    The weights and the state dict stay float32 and the output, a tensor or a tuple of them, is cast back to float32.
+    MONAI's engines have mixed precision for CUDA only; here a network computes in bfloat16 on a CPU, too. Weights and
+    state dict stay float32, and the output, a tensor or a tuple of tensors, is cast back to float32.
+
+    Args:
+        device: device of the network.
+        amp: whether it computes in mixed precision; a switch.
+        channels_last: whether weights and activations are stored channels last.
+        sync_batch_norm: whether batch norm takes its statistics over the batches of all processes, which torch can do
+            on GPUs only. The names of the weights stay as they are.
+
+    Attributes:
+        gpu_amp: what MONAI's engines take as ``amp``.
 
     Example:
-        >>> network = autocast_on_cpu(nn.Conv2d(1, 1, 3), torch.device("cpu"), True)
-        >>> network(torch.zeros(1, 1, 4, 4)).dtype, list(network.state_dict())
-        (torch.float32, ['weight', 'bias'])
+        >>> precision = Precision("cpu", amp=True)
+        >>> network = precision.prepare(nn.Conv2d(1, 1, 3))
+        >>> network(torch.zeros(1, 1, 4, 4)).dtype, list(network.state_dict()), precision.gpu_amp
+        (torch.float32, ['weight', 'bias'], False)
     """
-    if enabled and device.type == "cpu":
-        forward = torch.autocast("cpu", dtype=torch.bfloat16)(network.forward)
 
-        def forward_in_float(*args: Any, **kwargs: Any) -> Any:
-            output = forward(*args, **kwargs)
-            return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()
+    def __init__(
+        self,
+        device: str | torch.device,
+        amp: bool | str,
+        channels_last: bool = False,
+        sync_batch_norm: bool = False,
+    ) -> None:
+        self.device = torch.device(device)
+        self.amp = is_on(amp)
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.sync_batch_norm = sync_batch_norm
 
-        network.forward = forward_in_float
+    @property
+    def gpu_amp(self) -> bool:
+        return self.amp and self.device.type == "cuda"
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """The network on its device, ready to be trained or evaluated."""
+        network = network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        if self.sync_batch_norm and self.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return _autocast_on_cpu(network) if self.amp and self.device.type == "cpu" else network
+
+
+def _autocast_on_cpu(network: nn.Module) -> nn.Module:
+    forward = torch.autocast("cpu", dtype=torch.bfloat16)(network.forward)
+
+    def forward_in_float(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()
+
+    network.forward = forward_in_float
     return network
-
-
-def sync_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Let batch norm take its statistics over the batches of all processes, as torch can on GPUs; on a CPU it stays.
-
-    The names of the weights stay as they are.
-
-    Example:
-        >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-        >>> type(sync_batch_norm(network, torch.device("cuda:0"))[1]).__name__
-        'SyncBatchNorm'
-    """
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network) if device.type == "cuda" else network

@@ -223,7 +223,7 @@ def test_files_that_cannot_be_used_are_left_out_with_a_line_each(small, tmp_path
     checks = parse(tmp_path).get_parsed_content("checks")
     assert checks.images(tmp_path / "in") == []
     with pytest.raises(SystemExit):
-        checks.start(data=[[]])
+        checks.start([])
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
     found = {Path(line.split(": ")[1]).name.split(".")[0]: line.split(": ", 2)[2] for line in lines}
     assert found.keys() == {"plane", "times", "nan", "spacing"}

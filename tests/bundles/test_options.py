@@ -1,41 +1,80 @@
-"""Numbers of the command line that cannot work stop a run before it begins, with their names."""
+"""Options of the command line that cannot work stop a run before it begins, with their names."""
 
 from __future__ import annotations
 
 import pytest
 from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple
 
-POSITIVE = ("max_epochs", "val_interval", "batch_size", "crops_per_volume", "crops_per_image", "learning_rate")
+TRAINING = {"max_epochs", "val_interval", "batch_size", "learning_rate", "num_workers", "seed", "amp", "resume"}
+INFERENCE = {"num_workers", "seed", "amp", "resume"}
+SWITCHES = {"amp", "resume", "tta", "save_prob", "report", "report_nfe"}
+COUNTS = {"max_epochs", "val_interval", "batch_size", "crops_per_volume", "crops_per_image"}
+CALLS = {
+    "train": ["$@checks.start(@train::dataset::data, @validate::dataset::data)", "$@train::trainer.run()"],
+    "inference": ["$@checks.start(@dataset::data, network=@network_def)", "$@evaluator.run()"],
+}
+LONGEST = 120
+"""Characters of an expression: what is longer belongs into a package, where it has a test."""
 
 
-def first_error(parser: ConfigParser, option: str, capsys: pytest.CaptureFixture) -> str:
-    """What the run says of an option before anything else of it happens."""
+def errors_of(parser: ConfigParser, capsys: pytest.CaptureFixture) -> dict[str, str]:
+    """What the run says before anything else of it happens, by the file or option that it names."""
     with pytest.raises(SystemExit):
         parser.get_parsed_content("run", eval_expr=True)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"error: {option}: ")]
-    assert len(lines) == 1
-    return lines[0]
+    lines = [line.removeprefix("error: ") for line in capsys.readouterr().err.splitlines()]
+    return {line.split(": ")[0]: line for line in lines}
 
 
-def test_numbers_of_a_training(config, tmp_path, capsys):
-    if config.base == "inference":
-        pytest.skip("no training")
-    if config.overlay is not None and config.overlay.stem in ("evaluate", "evaluate_pretrain"):
-        pytest.skip("no training")
-    names = [name for name in POSITIVE if name in config.parser().config]
-    assert {"max_epochs", "val_interval", "batch_size", "learning_rate"} <= set(names)
-    for name in names:
-        parser = config.parser()
-        parser.update({"dataset_dir": str(tmp_path), "output_dir": str(tmp_path), "device": "cpu", name: -1})
-        kind = "number above 0" if name == "learning_rate" else "whole number from 1 up"
-        assert first_error(parser, name, capsys) == f"error: {name}: is -1; expected a {kind}; pass one with --{name}"
-
-
-def test_seed(config, tmp_path, capsys):
+def test_options_are_declared_once(config):
+    """Each by the name that a command line uses, and every switch and every count is one of them."""
     parser = config.parser()
+    options = parser["checks"]["options"]
+    assert options.keys() >= (INFERENCE if config.base == "inference" else TRAINING)
+    for name, declared in options.items():
+        wanted = f"$@{name.replace('::', '.')}" if name.startswith("network_def::") else f"@{name}"
+        assert (declared["value"] == wanted and name in parser) or name.startswith("network_def::"), name
+    known = {name for name in SWITCHES | COUNTS if name in parser.config}
+    missing = known - options.keys() - ({"report"} if config.bundle.name.startswith("lung") else set())
+    assert not missing, f"{config}: {missing} are not among the options of the checks: declare them"
+
+
+def test_a_run_is_three_calls(config):
+    if config.overlay is not None and config.overlay.stem.startswith("evaluate"):
+        first, *_, last = config.parser()["run"]
+        assert first == "$@checks.start(@validate::dataset::data, network=@network_def)"
+    else:
+        first, last = CALLS["inference" if config.base == "inference" else "train"][0], config.parser()["run"][-1]
+        calls = CALLS["inference" if config.base == "inference" else "train"]
+        assert config.parser()["run"] == [*calls, "$@checks.finish()"]
+    assert last == "$@checks.finish()"
+
+
+def expressions(content) -> list[str]:
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        return [text for value in content for text in expressions(value)]
+    return [content] if isinstance(content, str) and content.startswith("$") else []
+
+
+def test_expressions_are_short(config):
+    long = [text for text in expressions(config.parser().config) if len(text) > LONGEST or " for " in text]
+    assert not long, f"{config}: {long}: write a class or function in a package"
+
+
+def test_wrong_values_are_reported_together(config, tmp_path, capsys):
+    parser = config.parser()
+    options = parser["checks"]["options"]
+    wrong = {name: "no" for name in options if "::" not in name}
     places = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
-    parser.update({**places, "device": "cpu", "seed": "abc"})
-    assert parser.get_parsed_content("checks").seed("abc") == 0
-    assert any("@checks.seed(@seed)" in line for line in parser["initialize"])
-    line = first_error(parser, "seed", capsys)
-    assert line == "error: seed: is 'abc'; expected a whole number from 0 to 4294967295; pass one with --seed"
+    if any(name in ("patch_size", "longest_side_px") for name in wrong):  # the network is built with some of them
+        wrong = {name: value for name, value in wrong.items() if name not in str(parser["network_def"])}
+    parser.update({**places, "device": "cpu", "pretrained_path": None, **wrong})
+    parser.update({f"checks::options::{name}::value": value for name, value in wrong.items()})
+    found = errors_of(parser, capsys)
+    assert {name: found[name].split(";")[0] for name in wrong} == {name: f"{name}: is 'no'" for name in wrong}
+
+
+def test_a_seed_that_is_none_is_replaced_until_it_is_reported(config):
+    assert any("seed=usable_seed(@seed)" in line for line in ensure_tuple(config.parser()["initialize"]))

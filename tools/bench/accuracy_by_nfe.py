@@ -43,7 +43,7 @@ def score(solver: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         places = {"dataset_dir": args.dataset_dir, "ckpt_path": args.weights, "output_dir": folder}
         parser.update({"bundle_root": str(BUNDLE), "tta": False, **places, **solver})
-        parser["object_metrics"] = ["object_f1", "object_dice"]
+        parser["pooled_metrics"] = ["object_dice"]
         items = parser.get_parsed_content("validate::dataset::data")
         count = min(args.num_images, len(items))
         chosen = [items[i * len(items) // count] for i in range(count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv, Pool
@@ -226,6 +227,20 @@ class LocalizerUNet(nn.Module):
         self.frozen = frozen
         self.encoder.requires_grad_(not frozen)
         self.train(self.training)
+
+    def parameter_groups(self, encoder_lr: float) -> list[dict[str, Any]]:
+        """Groups for an optimiser: the encoder with a learning rate of its own, and the rest of the network.
+
+        Args:
+            encoder_lr: learning rate of the encoder.
+
+        Example:
+            >>> encoder, rest = LocalizerUNet(2, 1, 1, channels=(4, 8)).parameter_groups(encoder_lr=0.1)
+            >>> encoder["lr"], sorted(rest)
+            (0.1, ['params'])
+        """
+        rest = [parameter for part in (self.up, self.merge, self.head) for parameter in part.parameters()]
+        return [{"params": list(self.encoder.parameters()), "lr": encoder_lr}, {"params": rest}]
 
     def train(self, mode: bool = True) -> LocalizerUNet:
         super().train(mode)

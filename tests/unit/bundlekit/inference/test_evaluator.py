@@ -31,7 +31,7 @@ def refuse_three(image: torch.Tensor) -> torch.Tensor:
 
 
 def run(folder: Path, num_workers: int = 0) -> tuple[RunChecks, RunRecord]:
-    checks, record = RunChecks(spatial_dims=2, channels=1), RunRecord(folder / "out")
+    checks, record = RunChecks(2, 1, output_dir=folder / "out"), RunRecord(folder / "out")
     prepare = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Lambdad("image", refuse_three)])
     save = SaveImaged(
         "pred", output_dir=folder / "out", output_postfix="seg", output_ext=".png", separate_folder=False,
@@ -42,7 +42,7 @@ def run(folder: Path, num_workers: int = 0) -> tuple[RunChecks, RunRecord]:
         checks=checks, record=record, device="cpu", network=Network(), postprocessing=Compose([save]),
         val_data_loader=DataLoader(dataset, num_workers=num_workers),
     )  # fmt: skip
-    checks.start([dataset.data], output_dir=folder / "out")
+    checks.start(dataset.data)
     evaluator.run()
     return checks, record
 
@@ -97,7 +97,7 @@ def test_two_images_of_one_name_are_refused_whatever_is_finished(tmp_path, stop)
     run(tmp_path)
     (tmp_path / "in/sub").mkdir()
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "in/0.tif")
-    checks, record = RunChecks(spatial_dims=2, channels=1), RunRecord(tmp_path / "out")
+    checks, record = RunChecks(2, 1, output_dir=tmp_path / "out"), RunRecord(tmp_path / "out")
     items = checks.images(tmp_path / "in", record)
-    [line] = stop(lambda: checks.start([items], output_dir=tmp_path / "out"))
+    [line] = stop(lambda: checks.start(items))
     assert line.startswith("error: ") and "0.tif" in line

@@ -16,11 +16,11 @@ RULES = {"spatial_dims": 2, "channels": 1, "label_values": [0, 1]}
 
 
 def test_all_good_says_nothing(make_pairs, tmp_path, capsys):
-    checks = RunChecks(**RULES)
+    checks = RunChecks(**RULES, ckpt_path=tmp_path / "model.pt", output_dir=tmp_path / "out")
     items = checks.section(make_pairs(tmp_path / "data"), "training")
     assert items == [{key: f"{tmp_path}/data/{key}s/good{i}.png" for key in ("image", "label")} for i in range(2)]
     torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
-    checks.start([items], tmp_path / "model.pt", torch.nn.Linear(2, 3), tmp_path / "out")
+    checks.start(items, network=torch.nn.Linear(2, 3))
     checks.finish()
     assert (tmp_path / "out").is_dir()
     assert capsys.readouterr().err == ""
@@ -31,7 +31,7 @@ def test_bad_files_are_left_out_and_named_twice(make_pairs, stop, tmp_path, caps
     items = checks.section(make_pairs(tmp_path, "bad.png"), "training")
     assert [Path(item["image"]).name for item in items] == ["good0.png", "good1.png"]
     assert checks.section(tmp_path, "training") == items
-    checks.start([items])
+    checks.start(items)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(
         f"left out: {tmp_path}/images/bad.png: cannot be read as an image (truncated or not an image"
@@ -56,7 +56,7 @@ def test_nothing_usable_is_an_error(make_pairs, stop, tmp_path):
     checks = RunChecks(**RULES)
     items = checks.section(make_pairs(tmp_path, "a.png", "b.png", good=0), "training")
     assert items == []
-    first, second, error = stop(lambda: checks.start([items]))
+    first, second, error = stop(lambda: checks.start(items))
     assert first.startswith(f"left out: {tmp_path}/images/a.png: ")
     assert second.startswith(f"left out: {tmp_path}/images/b.png: ")
     assert error == (
@@ -66,12 +66,13 @@ def test_nothing_usable_is_an_error(make_pairs, stop, tmp_path):
 
 
 def test_all_errors_come_at_once_and_each_one_once(stop, tmp_path):
-    checks = RunChecks(**RULES)
+    places = {"ckpt_path": tmp_path / "model.pt", "output_dir": tmp_path / "file" / "out"}
+    checks = RunChecks(**RULES, **places)
     lists = [checks.section(tmp_path / "gone", name) for name in ("training", "validation")]
     (tmp_path / "file").touch()
     torch.save(torch.nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
     network = torch.nn.Linear(2, 4)
-    lines = stop(lambda: checks.start(lists, tmp_path / "model.pt", network, tmp_path / "file" / "out"))
+    lines = stop(lambda: checks.start(*lists, network=network))
     assert [line.split("; ")[0] for line in lines] == [
         f"error: {tmp_path}/gone: is not a folder",
         f"error: {tmp_path}/file/out: cannot be created or written (Not a directory)",
@@ -82,25 +83,26 @@ def test_all_errors_come_at_once_and_each_one_once(stop, tmp_path):
 
 def test_lists_from_elsewhere(stop, tmp_path, capsys):
     checks = RunChecks(**RULES)
-    checks.start([[{"image": "anything"}]])
+    checks.start([{"image": "anything"}])
     checks.finish()
     assert capsys.readouterr().err == ""
-    assert stop(lambda: checks.start([[{"image": "anything"}], []])) == [
+    assert stop(lambda: checks.start([{"image": "anything"}], [])) == [
         "error: data list 2 of 2: is empty; expected at least one entry; "
         "correct --dataset_dir or the list that was passed"
     ]
 
 
 def test_segmentations_go_to_another_folder_than_the_images(make_pairs, stop, tmp_path):
-    checks = RunChecks(**RULES)
     folder = make_pairs(tmp_path) / "images"
+    checks = RunChecks(**RULES, output_dir=folder)
     items, pairs = checks.images(folder), checks.section(tmp_path, "training")
-    assert stop(lambda: checks.start([pairs, items], output_dir=folder)) == [
+    assert stop(lambda: checks.start(pairs, items)) == [
         f"error: {folder}: is both input and output folder (it holds {folder}/good0.png); expected another folder; "
         "pass another --output_dir"
     ]
-    checks.start([pairs], output_dir=folder)
-    checks.start([items], output_dir=folder / "out")
+    checks.start(pairs)
+    checks.output_dir = folder / "out"
+    checks.start(items)
 
 
 def test_inputs_of_inference(stop, tmp_path):
@@ -122,7 +124,7 @@ def test_inputs_with_one_output_name(stop, tmp_path):
     (tmp_path / "a.tif").write_text("left out, so that it replaces nothing")
     checks = RunChecks(**RULES)
     items = checks.images(tmp_path)
-    *_, error = stop(lambda: checks.start([items]))
+    *_, error = stop(lambda: checks.start(items))
     assert error.startswith(f"error: {tmp_path}/a.png: has the same output name as {tmp_path}/a.bmp; ")
     assert "a.tif" not in error
 
@@ -147,5 +149,5 @@ def test_a_config_can_be_read_without_its_data(stop, dataset_dir, tmp_path, monk
         }
     )
     assert parser.get_parsed_content("training") == parser.get_parsed_content("inputs") == []
-    lines = stop(lambda: parser.get_parsed_content("checks").start([[], []]))
+    lines = stop(lambda: parser.get_parsed_content("checks").start([], []))
     assert lines and all(line.startswith("error: ") for line in lines)

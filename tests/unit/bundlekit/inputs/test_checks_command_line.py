@@ -23,10 +23,12 @@ CONFIG = {
         "spatial_dims": 2,
         "channels": 1,
         "label_values": [0, 1],
+        "ckpt_path": "@ckpt_path",
+        "output_dir": "@output_dir",
     },
     "data": "$@checks.section(@dataset_dir, 'training')",
     "run": [
-        "$@checks.start([@data], @ckpt_path, @network, @output_dir)",
+        "$@checks.start(@data, network=@network)",
         "$print(len(@data), 'items', file=open('work.txt', 'w'))",
         "$@checks.finish()",
     ],

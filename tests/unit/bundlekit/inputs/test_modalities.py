@@ -70,7 +70,7 @@ def test_a_case_without_all_modalities_is_left_out(tmp_path, capsys):
     a1, a2, b1 = write(tmp_path, "a_t1.nii", "a_t2.nii", "b_t1.nii")
     checks = RunChecks(spatial_dims=3, channels=2, modalities=["t2", "t1"])
     assert checks.images(tmp_path) == [{"image": [a2, a1]}]
-    checks.start(data=[[1]])
+    checks.start([1])
     assert f"left out: {b1}: has no file for t2 beside it" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         checks.finish()
@@ -82,7 +82,7 @@ def test_an_empty_label_is_used_and_spoken_of(tmp_path, capsys):
     (tmp_path / "dataset.json").write_text('{"training": [{"image": "a.nii", "label": "label.nii"}]}')
     checks = RunChecks(spatial_dims=3, channels=1, label_values=[0, 1])
     assert checks.section(tmp_path, "training") == [{"image": image, "label": str(tmp_path / "label.nii")}]
-    checks.start(data=[[1]])
+    checks.start([1])
     assert capsys.readouterr().err == (
         f"note: {tmp_path}/label.nii: holds background alone; expected a label somewhere; leave it where that is "
         "right, else draw its labels or take the entry out\n"

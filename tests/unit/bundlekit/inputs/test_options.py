@@ -1,86 +1,104 @@
-"""Numbers of a command line, right and wrong."""
+"""Options of a command line, right and wrong, against the rules that a config declares."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from bundlekit.errors import InputError
-from bundlekit.inputs.options import (
-    check_ascending,
-    check_counts,
-    check_multiples,
-    check_positive,
-    check_ranges,
-    check_seed,
-    check_switches,
-)
+from bundlekit.inputs.options import check_options, usable_seed
 
 NO_NUMBERS = [True, "3", None, float("nan"), float("inf")]
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, 0, -1.5])
-def test_what_is_not_above_0(value):
-    check_positive({"a": 0.1, "b": 3})
-    with pytest.raises(InputError, match=r"^b: is .*; expected a number above 0; pass one with --b$"):
-        check_positive({"a": 1, "b": value})
+def faults(value, **rule) -> list[str]:
+    return [str(error) for error in check_options({"a": {"value": value, **rule}})]
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, 0, -1, 2.0, [1]])
-def test_what_is_no_count(value):
-    check_counts({"a": 1, "b": 500})
-    with pytest.raises(InputError, match=r"^b: is .*; expected a whole number from 1 up; pass one with --b$"):
-        check_counts({"a": 1, "b": value})
+RIGHT = [
+    ({"above": 0}, [0.1, 3, np.float32(0.5)]),
+    ({"at_least": 0}, [0, 10**9, 0.5]),
+    ({"range": [0, 1]}, [0, 0.5, 1.0]),
+    ({"integer_from": 1}, [1, 500, np.int64(180)]),
+    ({"integer_from": 0}, [0, 4]),
+    ({"seed": True}, [0, 2**32 - 1, np.int64(7)]),
+    ({"boolean": True}, [True, False]),
+    ({"switch": True}, [True, False, "true", "False"]),
+    ({"ascending": True}, [[-1000, 400], (0.5, 1)]),
+    ({"multiple_of": [8, 8]}, [[128, 8]]),
+    ({"multiple_of": (1, 16)}, [(3, 32)]),
+    ({"multiple_of": 16}, [16, 512]),
+]
+WRONG = [
+    ({"above": 0}, [*NO_NUMBERS, 0, -1.5], "a number above 0"),
+    ({"at_least": 0}, [*NO_NUMBERS, -1], "a number of at least 0"),
+    ({"range": [0, 1]}, [*NO_NUMBERS, -0.1, 1.1, [0.5]], "a number from 0 to 1"),
+    ({"integer_from": 1}, [*NO_NUMBERS, 0, -1, 2.0, [1]], "a positive integer"),
+    ({"integer_from": 0}, [*NO_NUMBERS, -1, 0.5], "an integer of at least 0"),
+    ({"seed": True}, [*NO_NUMBERS, -1, 0.5, 2**32, "abc"], "an integer from 0 to 4294967295"),
+    ({"boolean": True}, ["true", "false", "no", 0, 1, None], "True or False, with a capital letter"),
+    ({"switch": True}, ["no", "", 0, 1, None], "true or false"),
+]
 
 
-@pytest.mark.parametrize("value", ["true", "false", "no", 0, 1, None])
-def test_what_is_no_switch(value):
-    check_switches({"a": True, "b": False})
-    with pytest.raises(InputError, match=r"^b: is .*; expected True or False, with a capital; pass one with --b$"):
-        check_switches({"a": True, "b": value})
+@pytest.mark.parametrize(("rule", "values"), RIGHT, ids=str)
+def test_right_values_pass(rule, values):
+    assert [fault for value in values for fault in faults(value, **rule)] == []
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, -1, 0.5, 2**32])
-def test_what_is_no_seed(value):
-    check_seed(0)
-    check_seed(2**32 - 1)
-    with pytest.raises(InputError, match=r"^seed: is .*; expected a whole number from 0 to 4294967295; "):
-        check_seed(value)
+@pytest.mark.parametrize(("rule", "values", "expected"), WRONG, ids=str)
+def test_wrong_values_are_reported(rule, values, expected):
+    for value in values:
+        assert faults(value, **rule) == [f"a: is {value!r}; expected {expected}; pass another --a"]
 
 
 @pytest.mark.parametrize(
     "value", [5, "ab", [], [1], [1, 2, 3], [400, -1000], [7, 7], *([0, bad] for bad in NO_NUMBERS)], ids=str
 )
-def test_what_is_no_range(value):
-    check_ascending({"a": [-1000, 400], "b": (0.5, 1)})
-    with pytest.raises(InputError, match=r"^a: is .*; expected two numbers, the lower one first; pass them as --a "):
-        check_ascending({"a": value})
+def test_what_is_not_ascending(value):
+    remedy = 'pass --a "[LOWER,UPPER]"'
+    assert faults(value, ascending=True) == [f"a: is {value!r}; expected two numbers, the lower one first; {remedy}"]
 
 
 @pytest.mark.parametrize(
     "value", [128, "128", [], [128], [128, 0], [128, -8], [128, 100], [128.0, 128.0], [8, 8, 8], [True, 8]], ids=str
 )
 def test_what_is_no_multiple(value):
-    check_multiples({"a": ([128, 8], [8, 8]), "b": ((3, 32), (1, 16))})
-    nearest = r"\[128,104\]" if value == [128, 100] else r"\[64,64\]"
-    with pytest.raises(InputError, match=rf'^a: is .*; expected 2 whole multiples of 8; pass them as --a "{nearest}"'):
-        check_multiples({"a": (value, [8, 8])})
+    nearest = "[128,104]" if value == [128, 100] else "[64,64]"
+    assert faults(value, multiple_of=[8, 8]) == [
+        f'a: is {value!r}; expected 2 positive multiples of 8; pass --a "{nearest}"'
+    ]
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS[:4], 0, -16, 20, 16.0, [16]])
-def test_what_is_no_multiple_alone(value):
-    check_multiples({"a": (16, 16), "b": (512, 32)})
+def test_what_is_no_single_multiple(value):
     nearest = 32 if value == 20 else 64
-    with pytest.raises(InputError, match=rf"^a: is .*; expected a whole multiple of 16; pass one as --a {nearest}$"):
-        check_multiples({"a": (value, 16)})
+    assert faults(value, multiple_of=16) == [f"a: is {value!r}; expected a positive multiple of 16; pass --a {nearest}"]
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, -0.1, 1.1, [0.5]])
-def test_what_is_out_of_range(value):
-    check_ranges({"a": (0, 0, 1), "b": (1.0, 0, 1), "c": (10**9, 0, float("inf"))})
-    with pytest.raises(InputError, match=r"^b: is .*; expected a number from 0 to 1; pass one with --b$"):
-        check_ranges({"a": (0.5, 0, 1), "b": (value, 0, 1)})
+def test_sizes_without_a_step_are_positive_integers():
+    [fault] = faults([0, 3], multiple_of=[1, 1])
+    assert fault.endswith('expected 2 positive integers; pass --a "[64,64]"')
 
 
-def test_a_range_without_an_end():
-    with pytest.raises(InputError, match=r"^a: is -1; expected a number from 0 up; "):
-        check_ranges({"a": (-1, 0, float("inf"))})
+def test_a_value_may_be_missing_where_the_config_says_so():
+    assert faults(None, integer_from=1, or_null=True) == [] and len(faults(0, integer_from=1, or_null=True)) == 1
+
+
+def test_all_wrong_options_are_reported_in_their_order():
+    options = {"b": {"value": 0, "above": 0}, "c": {"value": 1, "above": 0}, "a": {"value": "x", "switch": True}}
+    assert [str(error).split(":")[0] for error in check_options(options)] == ["b", "a"]
+
+
+@pytest.mark.parametrize("rule", [{}, {"abov": 0}, {"above": 0, "range": [0, 1]}])
+def test_a_declaration_without_one_known_rule_is_a_mistake_of_the_config(rule):
+    with pytest.raises(ValueError, match="option 'a' declares the rules"):
+        faults(1, **rule)
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, -1, 0.5, 2**32, "abc"])
+def test_what_cannot_be_a_seed_is_replaced(value):
+    assert usable_seed(value) == 0
+
+
+def test_a_seed_is_kept():
+    assert [usable_seed(value) for value in (0, 7, np.int64(2**32 - 1))] == [0, 7, 2**32 - 1]

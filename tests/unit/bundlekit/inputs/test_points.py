@@ -61,7 +61,7 @@ def test_a_run_names_all_bad_centres_and_needs_no_label(tmp_path, capsys):
     checks = RunChecks(spatial_dims=2, channels=1, label_values=[0, 1])
     (usable,) = checks.section(tmp_path, "training", ("image", "centre"), optional=("label",))
     assert usable == {"image": str(tmp_path / "images/a.png"), "centre": [3, 4]}
-    checks.start(data=[[usable]])
+    checks.start([usable])
     left_out = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
     assert len(left_out) == 3
     wanted = ("b.png: its centre", "c.png: has the centre None", "wrong.png: holds other labels: 7")

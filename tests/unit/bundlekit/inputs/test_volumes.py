@@ -40,7 +40,7 @@ def test_slices_of_a_tilted_gantry_are_where_they_were_taken(write_series, hu, t
     assert abs(np.linalg.det(image.affine)) == pytest.approx(voxel_mm3, rel=1e-4)
     checks = VolumeChecks(spatial_dims=3, channels=1)
     assert checks.images(tmp_path / "in") == [{"image": str(tmp_path / "in/s")}]
-    checks.start([[1]])
+    checks.start([1])
     checks.finish()
 
 
@@ -89,9 +89,9 @@ def test_folders_named_by_numbers_with_dots_keep_them(write_series, hu, tmp_path
     names = ["1.2.840.1", "1.2.840.2"]
     for name in names:
         write_series(tmp_path / "in" / name, hu, tilted(0), uid=name)
-    checks = VolumeChecks(spatial_dims=3, channels=1)
+    checks = VolumeChecks(spatial_dims=3, channels=1, output_dir=tmp_path / "out")
     items = checks.images(tmp_path / "in")
-    checks.start([items], output_dir=tmp_path / "out")
+    checks.start(items)
     assert capsys.readouterr().err == "" and [name_volume(item["image"]) for item in items] == names
     for item in items:
         image = LoadImageOrSeriesd("image", ensure_channel_first=True)(item)["image"]

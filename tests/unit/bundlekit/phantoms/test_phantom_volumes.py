@@ -90,7 +90,7 @@ def test_each_modality_is_a_file_on_one_grid(tmp_path, name):
     checks = RunChecks(3, len(paths), range(len(kind.labels)), modalities)
     assert len(checks.section(tmp_path, "training")) == len(checks.section(tmp_path, "test")) == 1
     assert len(checks.images(tmp_path / "images")) == 2
-    checks.start(data=[[1]])
+    checks.start([1])
     checks.finish()
 
 

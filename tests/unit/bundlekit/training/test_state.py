@@ -16,7 +16,6 @@ from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
 from bundlekit.files import write_atomically
-from bundlekit.training.precision import autocast_on_cpu
 from bundlekit.training.seeds import EpochSeed
 from bundlekit.training.state import TrainingState
 
@@ -205,33 +204,6 @@ def test_written_files_have_the_permissions_of_ordinary_files(tmp_path):
     write_atomically(tmp_path / "atomic", lambda name: Path(name).write_text(""))
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")}
     assert modes["plain"] == modes["atomic"]
-
-
-def test_autocast_on_cpu_rounds_to_bfloat16_and_keeps_float32_weights():
-    exact, fast = nn.Linear(64, 64), nn.Linear(64, 64)
-    fast.load_state_dict(exact.state_dict())
-    fast = autocast_on_cpu(fast, torch.device("cpu"), enabled=True)
-    x = torch.rand(8, 64)
-    difference = (fast(x) - exact(x)).abs().max()
-    # bfloat16 has 8 bits: half a unit in the last place of values below 2 is 2^-8, plus the rounding of the operands
-    assert 0 < difference < 0.02 and fast(x).dtype == torch.float32 and fast.weight.dtype == torch.float32
-
-
-def test_autocast_on_cpu_takes_a_tuple_of_outputs():
-    class Regularized(nn.Linear):
-        def forward(self, x):
-            return super().forward(x), x.sum(dim=1)
-
-    network = autocast_on_cpu(Regularized(64, 2), torch.device("cpu"), enabled=True)
-    logits, term = network(torch.rand(8, 64))
-    assert (logits.shape, logits.dtype, term.shape, term.dtype) == ((8, 2), torch.float32, (8,), torch.float32)
-
-
-def test_autocast_that_is_off_changes_nothing():
-    exact, x = nn.Linear(64, 64), torch.rand(8, 64)
-    off = autocast_on_cpu(nn.Linear(64, 64), torch.device("cpu"), enabled=False)
-    off.load_state_dict(exact.state_dict())
-    assert torch.equal(off(x), exact(x))
 
 
 def test_smaller_is_better_of_a_distance(tmp_path):

@@ -95,7 +95,7 @@ def test_a_run_speaks_of_it_and_goes_on(chest, tmp_path, capsys):
         nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), tmp_path / name)
     checks = RunChecks(spatial_dims=3, channels=1, examine=note_units)
     assert len(checks.images(tmp_path)) == 2
-    checks.start(data=[[1]])
+    checks.start([1])
     checks.finish()
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: {tmp_path}/grey.nii.gz: holds values from 0 to ")
