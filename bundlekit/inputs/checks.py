@@ -22,7 +22,7 @@ from ..processes import disconnect, gather, speaks
 from .datalists import find_images, find_overwritten, name_output, read_section
 from .images import LOAD, check_item
 from .modalities import pick_files
-from .options import check_options, is_on, is_positive
+from .options import check_options, is_positive
 from .preconditions import Need, check_device, check_output_dir, check_save_path, empty_lists, failures, lists_too_short
 from .weights import check_weights
 
@@ -200,7 +200,7 @@ class RunChecks:
 
     def _needs(self, data: Sequence[Sequence[Any]], network: nn.Module | None) -> list[Need]:
         """What the run cannot do without; a command line turns a path such as 77 into a number, hence ``str``."""
-        state_path = Path(str(self.output_dir), "state.pt") if is_on(self.resume) else None
+        state_path = Path(str(self.output_dir), "state.pt") if str(self.resume).lower() == "true" else None
         remedy = "start without --resume true, or pass the old --output_dir"
         return [
             (self.output_dir, lambda path: check_output_dir(str(path), data)),

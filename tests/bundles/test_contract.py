@@ -256,6 +256,7 @@ def test_what_outputs_depend_on_decides_whether_a_killed_run_goes_on(bundle):
     config = read(bundle, "inference")
     elsewhere = {"bundle_root", "dataset_dir", "output_dir", "ckpt_path", "seed", "resume", "phantom_sha256", "_desc_"}
     elsewhere |= {"device", "volume_device", "amp"}  # change outputs within rounding
+    elsewhere |= {"num_workers"}
     elsewhere |= {"report_nfe", "receptive_field"}  # with them a run does all images
     lists = ("imports", "handlers", "initialize", "run")
     options = {key for key, value in config.items() if not isinstance(value, dict) and key not in lists}

@@ -13,6 +13,9 @@ from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser, Refere
 from monai.bundle.utils import merge_kv
 
 MAX_LINES = 30
+SHARED = ("multi_gpu_train", "track_mlflow", "track_tensorboard")
+OF_THE_BUNDLE = {"one_hot", "pred_key"}
+"""Arguments that say how a bundle's predictions look; all else of the shared overlays is equal."""
 OWN_IDS_OF_MONAI = {"imports", "initialize", "run", "finalize", "_desc_"}
 LOCATOR = ComponentLocator()
 
@@ -76,6 +79,22 @@ def find_dead_keys(base: dict[str, Any], overlay: Mapping[str, Any], ids_of_all_
 def test_overlay_is_short(overlay):
     lines = overlay.overlay.read_text().splitlines()
     assert len(lines) <= MAX_LINES, f"{overlay}: {len(lines)} lines; expected {MAX_LINES} at most: change less"
+
+
+def without(content: Any, names: Collection[str]) -> Any:
+    """A config's content without the keys ``names``, at any depth."""
+    if isinstance(content, dict):
+        return {key: without(value, names) for key, value in content.items() if key not in names}
+    return [without(value, names) for value in content] if isinstance(content, list) else content
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_overlays_are_equal(bundle, name):
+    first = sorted(bundle.parent.glob(f"*/configs/{name}.json"))[0]
+    own, wanted = (
+        without(ConfigParser.load_config_file(path), OF_THE_BUNDLE) for path in (bundle / f"configs/{name}.json", first)
+    )
+    assert own == wanted, f"{bundle.name}: {name}.json differs from {first.parents[1].name}'s: make the two equal"
 
 
 def test_every_key_has_an_effect(overlay):
