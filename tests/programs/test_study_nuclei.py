@@ -39,16 +39,16 @@ def test_table_has_means_and_deviations_over_seeds():
     ]
 
 
-def readme_cells(epochs: str, images: str, columns: tuple[str, ...]) -> dict[str, str]:
-    """Of scores.csv, by variant, as a row of the README shows them."""
+def page_cells(epochs: str, images: str, columns: tuple[str, ...]) -> dict[str, str]:
+    """Of scores.csv, by variant, as a row of the bundle's pages shows them."""
     with (DOCS / "scores.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["epochs"], row["images"]) == (epochs, images)]
     lines = [line.strip("| ").split(" | ") for line in evidence.table(rows, columns).splitlines()[2:]]
     return {variant: " | ".join(cells) for variant, _, _, *cells in lines}
 
 
-def test_tables_of_the_readme_are_those_of_the_scores():
-    text = (DOCS / "README.md").read_text()
+def test_tables_of_the_pages_agree_with_the_scores():
+    page, text = ((DOCS / name).read_text() for name in ("README.md", "evidence.md"))
     shown = [
         cells
         for epochs, images in [
@@ -58,14 +58,17 @@ def test_tables_of_the_readme_are_those_of_the_scores():
             ("100", "test_grey"),
             ("100", "test_rgb"),
         ]
-        for cells in readme_cells(epochs, images, evidence.TABLES[0]).values()
+        for cells in page_cells(epochs, images, evidence.TABLES[0]).values()
     ]
     grey, colours = (
-        readme_cells("12", images, ("pixel_f1", "dice", "object_f1_50", "map")) for images in ("test_grey", "test_rgb")
+        page_cells("12", images, ("pixel_f1", "dice", "object_f1_50", "map")) for images in ("test_grey", "test_rgb")
     )
     shown += [f"{grey[variant]} | {colours[variant]}" for variant in evidence.VARIANTS]
     assert len(shown) == 5 + 5 + 3 + 5
     assert [cells for cells in shown if f" | {cells} |\n" not in text] == []
+    shipped = [page_cells("100", images, evidence.TABLES[0]) for images in ("test", "test_grey", "test_rgb")]
+    rows = [cells for variants in shipped for cells in variants.values()]
+    assert len(rows) == 3 and [cells for cells in rows if f" | {cells} |\n" not in page] == []
 
 
 def test_both_lists_train_together(tmp_path):
