@@ -1,4 +1,6 @@
-"""What a bundle needs besides a network: inputs, inference, transforms, training, metrics, reports, data preparation.
+"""Everything that a bundle needs in addition to a network.
 
-``errors`` and ``files`` import nothing heavy, ``prepare`` neither torch nor MONAI. Nothing here imports a network.
+The subpackages are ``inputs``, ``inference``, ``transforms``, ``training``, ``metrics``, ``reports``, ``phantoms`` and
+``prepare``, which imports neither torch nor MONAI. ``errors`` and ``files`` import nothing heavy. No module imports a
+network.
 """

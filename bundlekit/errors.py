@@ -1,4 +1,4 @@
-"""The one form in which all checks report what is wrong: FILE, FOUND, EXPECTED, REMEDY."""
+"""The error that all checks raise, with the fields FILE, FOUND, EXPECTED and REMEDY."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders: whether they can be used, checksums, and writes that are never seen half done."""
+"""Checks of files and folders, checksums, and atomic writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes that share the files of one run, as torchrun or a batch system starts them."""
+"""The processes of one run, as torchrun or a batch system starts them."""
 
 from __future__ import annotations
 

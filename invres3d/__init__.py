@@ -1,1 +1,1 @@
-"""Invertible volumetric U-Nets of Yamazaki, Rathour and Le (2021), which train in little memory, and the plain one."""
+"""Invertible 3-D U-Nets that train in little memory (Yamazaki, Rathour and Le 2021), and a plain 3-D U-Net."""

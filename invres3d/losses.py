@@ -1,4 +1,4 @@
-"""The loss of the regularised networks."""
+"""The loss of the networks with a VAE branch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variational auto-encoder on the deepest level of a U-Net, which regularises its training."""
+"""Variational auto-encoder on the deepest level of a U-Net, which regularises the training."""
 
 from __future__ import annotations
 

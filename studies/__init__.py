@@ -1,1 +1,1 @@
-"""The evidence behind the bundles' pages, one file a bundle. Run by hand from the repository's root; never shipped."""
+"""The experiments behind the bundles' pages, run by hand from the repository's root; not part of the wheel."""

@@ -1,4 +1,4 @@
-"""Series of trainings that can be stopped and continued, and the record of their scores."""
+"""Runs series of trainings that can be stopped and continued, and records their scores."""
 
 from __future__ import annotations
 

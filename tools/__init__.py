@@ -1,1 +1,1 @@
-"""Programs of the repository; none is part of the wheel. Run from its root: ``python -m tools.demo``."""
+"""Programs of the repository, run from its root (``python -m tools.demo``); not part of the wheel."""

@@ -1,4 +1,4 @@
-"""A bundle's folder from outside: its configs, its network with weights, and what was exported from it."""
+"""Reads a bundle's folder: its configs, its network with weights, its exported files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that a program of the repository runs as a user would type them."""
+"""Runs commands as a user would type them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""U-Nets in the plane and, by ``spatial_dims``, in volumes: networks, neural ODE layers and losses that MONAI lacks."""
+"""2-D U-Nets (some also 3-D, by ``spatial_dims``), neural ODE layers, and losses that MONAI lacks."""

@@ -1,4 +1,4 @@
-"""Losses that MONAI lacks: for networks with valid convolutions, for pixel weights, and the logarithm of soft Dice."""
+"""Losses that MONAI lacks: pixel-weighted cross entropy, losses on a cropped target, negative log soft Dice."""
 
 from __future__ import annotations
 

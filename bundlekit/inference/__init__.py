@@ -1,1 +1,1 @@
-"""Segmenting many files: tiles, symmetries, writers and the record of what is finished."""
+"""Inference on many files: evaluator, record of finished files, tiles, test-time augmentation, writers."""

@@ -1,4 +1,4 @@
-"""Segmenting many files: a file that fails is told and left out, and what is finished is written down at once."""
+"""Evaluator that segments many files: reports and skips files that fail, and records finished files at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images of a folder are finished, so that a run that was killed goes on where it was."""
+"""Record of the finished images of a run, so that an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inference on images of any size, tile by tile."""
+"""Inference on images of any size, in overlapping tiles."""
 
 from __future__ import annotations
 

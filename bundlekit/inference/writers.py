@@ -1,4 +1,4 @@
-"""Writers for MONAI's ``SaveImaged`` whose files are never seen half written, even where the process is killed."""
+"""Writers for MONAI's ``SaveImaged`` that never leave a half-written file, even if the process is killed."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run reads, and whether it can: data lists, pictures, volumes, options, weights."""
+"""Reading and checking the inputs of a run: data lists, images, volumes, options, weights."""

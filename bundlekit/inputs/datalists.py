@@ -1,4 +1,4 @@
-"""Which images a run is about: the lists of a ``dataset.json``, a plain folder, or one file."""
+"""Finds the images of a run: the lists of a ``dataset.json``, a folder of images, or one file."""
 
 from __future__ import annotations
 

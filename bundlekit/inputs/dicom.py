@@ -1,4 +1,4 @@
-"""Folders that hold one volume as a series of DICOM files, read through ITK."""
+"""Reads a folder with one DICOM series as a volume, through ITK."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the voxels of a volume lie: whether its header says so, and whether two volumes agree."""
+"""Voxel grid of a volume, and a check that two volumes have the same one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a volume's header says where its voxels lie."""
+"""Checks that the header of a volume defines the positions of its voxels."""
 
 from __future__ import annotations
 

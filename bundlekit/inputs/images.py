@@ -1,4 +1,4 @@
-"""Whether an image and its label are what a network was made for, read as MONAI's pipelines read them."""
+"""Checks images and labels, read as MONAI's pipelines read them, against what a network expects."""
 
 from __future__ import annotations
 

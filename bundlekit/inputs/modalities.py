@@ -1,4 +1,4 @@
-"""Which file of a volume holds which modality, by the last word of its name: case_flair.nii.gz, case-T1.hdr."""
+"""Assigns the files of a volume to modalities by the last word of their names: case_flair.nii.gz, case-T1.hdr."""
 
 from __future__ import annotations
 

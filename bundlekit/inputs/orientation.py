@@ -1,4 +1,4 @@
-"""Pictures whose file says that they are to be shown turned."""
+"""Rejects images whose EXIF orientation is not upright."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as the values that are in their files: PNG, JPEG, TIFF and BMP, grey or in colours, of 8 or 16 bits."""
+"""Reads PNG, JPEG, TIFF and BMP with the values that are in the file: grey or colour, 8 or 16 bits."""
 
 from __future__ import annotations
 

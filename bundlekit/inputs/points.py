@@ -1,4 +1,4 @@
-"""Whether a position that goes with an image lies in it."""
+"""Checks that a position given with an image lies inside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run cannot do without: data, folders, weights, a device."""
+"""Checks of what a run requires: data, folders, weights, a device."""
 
 from __future__ import annotations
 

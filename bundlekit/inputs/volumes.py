@@ -1,4 +1,4 @@
-"""Volumes read as they are: slices of a tilted gantry, single slices, names of folders with dots."""
+"""Loads volumes from files and from folders with a DICOM series, and names their outputs."""
 
 from __future__ import annotations
 

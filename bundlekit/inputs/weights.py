@@ -1,4 +1,4 @@
-"""Whether a file of weights belongs to a network."""
+"""Checks that a file of weights fits a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures of segmentations that MONAI lacks."""
+"""Metrics of segmentations that MONAI lacks."""
 
 from .boundaries import grow_cells, label_cells, pixel_error, pixel_f_error, rand_error, rand_info_scores
 from .boundary_metrics import BoundaryMetrics

@@ -1,4 +1,4 @@
-"""How well a membrane map divides an image into cells: pixel error, Rand and information scores.
+"""Pixel error, Rand scores and information scores of a membrane map that divides an image into cells.
 
 In every map of this module membrane is 1 and the inside of a cell is 0. Cells are 4-connected, so that a membrane that
 is only 8-connected (a diagonal line one pixel wide) keeps two cells apart.

@@ -1,4 +1,4 @@
-"""The measures of membrane maps as a MONAI metric."""
+"""MONAI metric with the scores of membrane maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a predicted centre lies from the true one."""
+"""MONAI metric with the distance from a predicted centre to the true one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many objects are found, by the overlap (intersection over union) that counts as found."""
+"""Counts of objects that are found, for several thresholds of overlap (intersection over union)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A MONAI metric whose measures are chosen by name."""
+"""Base class of MONAI metrics whose scores are selected by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measures of objects as a MONAI metric."""
+"""MONAI metric with the scores of objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the objects of a label map match the true ones: detections, object-level Dice and Hausdorff distance.
+"""Object-level F1, Dice and Hausdorff distance of a label map.
 
 The measures of the GlaS contest. In a label map the pixels of one positive id are one object, in one piece or several;
 0 is background.

@@ -1,4 +1,4 @@
-"""How far the surfaces of two segmentations are apart, in the millimetres of the image's own space."""
+"""MONAI metric with the Hausdorff distance between surfaces, in mm."""
 
 from __future__ import annotations
 

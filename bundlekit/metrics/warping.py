@@ -1,4 +1,4 @@
-"""The warping error: what is wrong with the topology of a membrane map, not with the place of its lines."""
+"""Warping error: counts differences in topology between membrane maps, not in the position of their lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phantom data sets: made-up images with known answers, in the layout that every bundle reads."""
+"""Phantoms: synthetic data sets with known answers, in the layout that every bundle reads."""
 
 from __future__ import annotations
 

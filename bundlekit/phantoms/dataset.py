@@ -1,4 +1,4 @@
-"""One phantom, one kind of phantom, and the folder that a set of them is written to."""
+"""A phantom, a kind of phantom, and writing a data set of them to a folder."""
 
 from __future__ import annotations
 

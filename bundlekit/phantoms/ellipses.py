@@ -1,4 +1,4 @@
-"""Warped ellipses side by side, some leaning on another: where they lie, and which one each pixel belongs to."""
+"""Places warped ellipses next to one another, some touching, and draws which one each pixel belongs to."""
 
 from __future__ import annotations
 

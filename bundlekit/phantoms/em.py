@@ -1,4 +1,4 @@
-"""Phantom of nerve tissue in electron microscopy: cells between dark membranes, and organelles that are no membrane."""
+"""Phantom of nerve tissue in electron microscopy: cells between dark membranes, with organelles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phantom of the back of the eye in a photograph: a disc in a round field, vessels that leave it, and the macula."""
+"""Phantom of a fundus photograph: optic disc, vessels and macula in a round field of view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phantom of colon tissue in haematoxylin and eosin: glands with a ring of nuclei, and pale gaps that are no gland."""
+"""Phantom of colon tissue stained with haematoxylin and eosin: glands with a ring of nuclei, and pale gaps."""
 
 from __future__ import annotations
 

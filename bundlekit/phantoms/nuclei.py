@@ -1,4 +1,4 @@
-"""Phantom of cell nuclei under the microscope: grey or in colour, light on dark or dark on light, some touching."""
+"""Phantom of cell nuclei in microscopy: grey or colour, light on dark or dark on light, some touching."""
 
 from __future__ import annotations
 

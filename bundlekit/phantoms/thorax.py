@@ -1,4 +1,4 @@
-"""Phantoms of the chest in computed tomography: lungs of known volume, and what may be taken for lung."""
+"""Phantom of the chest in computed tomography: lungs of known volume, and air that is not lung."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phantoms of the brain in magnetic resonance imaging: ellipsoids whose volumes are known in closed form."""
+"""Phantoms of the brain in magnetic resonance imaging: ellipsoids with volumes known in closed form."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a download to images/, labels/ and dataset.json: for the bundles' prepare_data.py. No torch, no MONAI."""
+"""Converts downloads to images/, labels/ and dataset.json, for the bundles' prepare_data.py; no torch, no MONAI."""

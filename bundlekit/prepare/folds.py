@@ -1,4 +1,4 @@
-"""Cross-validation by name: which cases train, validate and test in one of several folds."""
+"""Cross-validation by name: the training, validation and test cases of each fold."""
 
 from __future__ import annotations
 

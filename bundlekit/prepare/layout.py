@@ -1,4 +1,4 @@
-"""The folder that every prepare_data.py writes, images/, labels/ and dataset.json, and its command line."""
+"""Writes images/, labels/ and dataset.json, and runs the command line of every prepare_data.py."""
 
 from __future__ import annotations
 

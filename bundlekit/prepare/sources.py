@@ -1,4 +1,4 @@
-"""What a download holds, read with care: pictures, maps of ids, tables of which image is for what."""
+"""Reads downloads and checks them: pictures, maps of object ids, tables that assign images to lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the prepare_data.py of the bundles for volumes share: cases, their files, and how these are laid out."""
+"""Lays out volumes: the cases, their files and lists, for the prepare_data.py of the bundles for volumes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run found: scores, tables, drawings, tracking."""
+"""Reports of a run: scores, tables, drawings, tracking."""

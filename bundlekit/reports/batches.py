@@ -1,4 +1,4 @@
-"""The images that an evaluator is at, and a file about them that is never seen half written."""
+"""Saves a file for each image that an evaluator processes, atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in which a person sees at a glance where a segmentation is right: image, truth and prediction side by side.
+"""Draws image, true mask and predicted mask next to one another.
 
 Command line: ``python -m bundlekit.reports.drawing --dataset_dir D --section test --output_dir O --destination P``.
 """

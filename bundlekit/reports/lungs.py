@@ -1,4 +1,4 @@
-"""What segmented lungs measure: millilitres, square centimetres and Hounsfield units, as tables and as a picture."""
+"""Reports volume (ml), area (cm²) and density (HU) of segmented lungs, as tables and as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the masks of a run measure, as a table and as JSON."""
+"""Reports centre, diameter and area of the masks of a run, as a table and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows while it is working: a bar and the log's lines, from the main process only."""
+"""Progress bar and log lines, from the main process only."""
 
 from __future__ import annotations
 

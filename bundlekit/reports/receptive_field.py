@@ -1,4 +1,4 @@
-"""Which part of an image decides the output at one pixel: the effective receptive field."""
+"""Effective receptive field: the part of an image that influences the output at one pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the output at a pixel looks at, drawn for each image."""
+"""Draws the effective receptive field at one pixel for each image."""
 
 from __future__ import annotations
 

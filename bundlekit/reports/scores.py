@@ -1,4 +1,4 @@
-"""What a run came to: the curves of a training, the scores of every image as JSON and as a table."""
+"""Plots the curves of a training, and writes the scores of all images as JSON and as a table."""
 
 from __future__ import annotations
 

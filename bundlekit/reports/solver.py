@@ -1,4 +1,4 @@
-"""How many evaluations each block of U-Node takes for each image."""
+"""Reports the number of evaluations that each block of U-Node takes for each image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of validation images with label and prediction, for TensorBoard and MLflow, as training goes on.
+"""Logs pictures of validation images with label and prediction to TensorBoard and MLflow during training.
 
 The numbers are the business of MONAI's ``TensorBoardStatsHandler`` and ``MLFlowHandler``.
 """

@@ -1,1 +1,1 @@
-"""Training that resumes exactly: state, seeds, precision, loss terms, an encoder that is frozen at first."""
+"""Resumable training state, seeds, precision, loss terms, and an encoder that is unfrozen during training."""

@@ -1,4 +1,4 @@
-"""The terms of a loss that is a sum, averaged over each epoch."""
+"""Ignite handler that averages the terms of a loss over each epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The random state of a training as a function of the epoch."""
+"""Ignite handler that sets the random state of a training from the seed and the epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training that can be killed at any moment: atomic checkpoints, exact resume, the best weights kept."""
+"""Saves the state of a training atomically, resumes it exactly, and keeps the best weights."""
 
 from __future__ import annotations
 

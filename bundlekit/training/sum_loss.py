@@ -1,4 +1,4 @@
-"""A loss that is a sum and remembers what each part came to."""
+"""Loss that is the sum of several losses and stores the value of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An encoder that is frozen at first and trained from some epoch on."""
+"""Ignite handler that trains an encoder only from a given epoch on."""
 
 from __future__ import annotations
 

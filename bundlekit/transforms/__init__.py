@@ -1,4 +1,4 @@
-"""Targets, weight maps, windows, colours, contrast, alignment and centres, as MONAI transforms on arrays and items."""
+"""Array and dictionary transforms for MONAI: targets, weight maps, windows, colour, contrast, alignment, centres."""
 
 from .alignment import SubpixelShift, SubpixelShiftd
 from .background import RandBackground, RandBackgroundd

@@ -1,4 +1,4 @@
-"""Moving an image by a fraction of a pixel, to where its labels were drawn."""
+"""Shifts an image by a fraction of a pixel onto its labels."""
 
 from __future__ import annotations
 

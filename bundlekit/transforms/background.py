@@ -1,4 +1,4 @@
-"""Random background light, for micrographs whose objects lie in cells or glow that a training set may not show."""
+"""Adds random background light to micrographs, for cell bodies or glow that a training set may lack."""
 
 from __future__ import annotations
 

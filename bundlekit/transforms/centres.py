@@ -1,4 +1,4 @@
-"""Where an object of a label map lies, and how large it is."""
+"""Computes the centre and the diameter of an object in a label map."""
 
 from __future__ import annotations
 

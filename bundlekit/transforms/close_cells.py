@@ -1,4 +1,4 @@
-"""From probability maps to label maps."""
+"""Converts membrane probabilities to label maps with closed cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random changes of colour, for stained tissue whose colours differ from laboratory to laboratory."""
+"""Changes colours at random, for stained tissue whose colours differ between laboratories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hounsfield units, whatever a file of computed tomography holds: stored values with an offset, padding, no CT."""
+"""Converts CT values to Hounsfield units for any offset or padding in a file, and marks volumes that are not CT."""
 
 from __future__ import annotations
 

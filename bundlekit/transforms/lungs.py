@@ -1,4 +1,4 @@
-"""From the probability of lung to the right and the left lung, without windpipe, table and the air around."""
+"""Separates right and left lung in a lung probability map, without windpipe, table and surrounding air."""
 
 from __future__ import annotations
 

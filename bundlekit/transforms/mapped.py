@@ -1,4 +1,4 @@
-"""The dictionary form that the transforms here share."""
+"""Base class of dictionary transforms that apply an array transform to each key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour photographs as grey images of even contrast."""
+"""Converts colour photographs to grey images with even contrast."""
 
 from __future__ import annotations
 

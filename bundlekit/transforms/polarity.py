@@ -1,4 +1,4 @@
-"""One appearance for grey and colour images of any bit depth: objects lighter than what is around them."""
+"""Normalises grey and colour images of any bit depth so that objects are lighter than their surroundings."""
 
 from __future__ import annotations
 

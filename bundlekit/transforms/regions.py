@@ -1,4 +1,4 @@
-"""Overlapping regions, such as a tumour and its core, and the label map that people look at."""
+"""Converts overlapping regions, such as a tumour and its core, to a label map and back."""
 
 from __future__ import annotations
 

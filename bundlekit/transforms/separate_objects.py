@@ -1,4 +1,4 @@
-"""From the probability maps of eroded and of whole objects to objects."""
+"""Separates objects with the probability maps of whole and of eroded objects."""
 
 from __future__ import annotations
 

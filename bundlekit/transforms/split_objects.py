@@ -1,4 +1,4 @@
-"""From the probability map of one mask to objects, split at their necks."""
+"""Splits the objects of one probability map at their necks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets for networks that are to tell touching objects apart."""
+"""Targets for networks that separate touching objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of pixels in the loss: Ronneberger's border map and Ciresan's balanced sampling."""
+"""Pixel weights for the loss: Ronneberger's border map and Ciresan's balanced sampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows as Ciresan's classifier sees them: sharp and dense in the middle, blurred and sparse around it."""
+"""Windows of Ciresan's classifier: sharp and dense in the middle, blurred and sparse around it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Chains of reversible steps, trained without storing what lies between their input and their output."""
+"""Chains of invertible steps, trained without storing the states in between."""

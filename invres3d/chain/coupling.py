@@ -1,4 +1,4 @@
-"""Additive couplings: residual layers whose input can be computed from their output."""
+"""Additive couplings: residual layers whose input can be recomputed from their output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chains of invertible steps, trained without storing what lies between their input and their output."""
+"""Chains of invertible steps, and the selection of the engine that trains them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients of parameters that are computed part by part, and of the states that they act on."""
+"""Computes gradients part by part and sums those of the parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounding of what a coupling adds, so that adding and taking away again gives the same bits."""
+"""Rounds what a coupling adds to a grid, so that subtracting it restores the same bits."""
 
 from __future__ import annotations
 

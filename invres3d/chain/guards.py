@@ -1,4 +1,4 @@
-"""What the engines ask of a chain. The native one computes with the parameters and calls no module, in neither pass."""
+"""Checks that a chain has nothing that the engines do not support, such as hooks or parametrizations."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The package memcnn behind guards: its wrappers get tensors that nobody else reads, and are freed without backward.
+"""Engine with the package memcnn, whose wrappers only get private tensors and are freed without a backward pass.
 
-memcnn frees the storage of a block's inputs and fills it again in the backward pass. Whoever reads an input in between
-crashes the process, so every input here is a private tensor, whole. Further guards: blocks run in the precision of the
-state (autocast breaks the way back), dropout's factors are drawn before (memcnn would draw others on the way back),
-and what a block holds is let go with the graph when there is no backward pass (it holds itself otherwise).
+memcnn frees the storage of a block's inputs and fills it again in the backward pass. Reading an input in between
+crashes the process, so every input here is a private, complete tensor. Further guards: blocks run in the precision of
+the state (autocast breaks the inverse), dropout factors are drawn beforehand (memcnn would draw others in the inverse),
+and without a backward pass the tensors of a block are released with the graph (a block holds a reference to itself
+otherwise).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The native engine: the whole chain forward and back in place, only its final state kept."""
+"""Native engine: runs the chain forward and backward in place and stores only its final state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of resolution of the partially invertible network: pooling down, interpolation up onto the skip.
+"""Changes of resolution in the partially invertible network: pooling down, interpolation up onto the skip.
 
 They are not invertible, but what they add is a function of states that are: the state above stays where it is while
 the deeper levels are at work, and is left as it was once the interpolated map is subtracted again.

@@ -1,4 +1,4 @@
-"""Changes of resolution that can be undone to the bit, by the squeeze."""
+"""Changes of resolution that can be undone exactly, by the squeeze."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A coupling's branch applied, undone and differentiated in place, one slab of the volume at a time.
+"""Applies, undoes and differentiates a coupling's branch in place, one slab of the volume at a time.
 
 For the order norm, activation, convolution nothing of a volume's size need be made besides the state and its gradient:
 the statistics of the norm are small, and the rest is local.

@@ -1,4 +1,4 @@
-"""Voxels of 2x2x2 blocks to channels and back, rotated by learned angles, to the bit."""
+"""Squeeze: exact and invertible conversion of 2x2x2 voxel blocks to channels, rotated by learned angles."""
 
 from __future__ import annotations
 

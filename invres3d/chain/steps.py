@@ -1,4 +1,4 @@
-"""Steps of an invertible U-Net: each changes the state of the levels, and can take its change back."""
+"""Steps of an invertible U-Net: each changes the state of the levels and can undo the change."""
 
 from __future__ import annotations
 

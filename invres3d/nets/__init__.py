@@ -1,4 +1,4 @@
-"""Networks of the paper, each a `torch.nn.Module` that gives logits."""
+"""Networks of the paper, one per file; each returns logits."""
 
 from .fully_invertible import FullyInvertibleUNet
 from .partially_invertible import PartiallyInvertibleUNet

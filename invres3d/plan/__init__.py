@@ -1,4 +1,4 @@
-"""What fits a card: the memory of a training step, predicted without taking it.
+"""Predicts the memory of a training step without running it.
 
 ``python -m invres3d.plan --patch 128 128 128 --in_channels 4 --memory 8GiB``
 """

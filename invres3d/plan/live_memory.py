@@ -1,4 +1,4 @@
-"""How many bytes of tensors live at once, counted exactly, on any device and without one."""
+"""Counts the bytes of live tensors exactly, on any device, also for tensors without data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Amounts of memory in words."""
+"""Parses and formats amounts of memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The largest patch that fits."""
+"""Finds the largest patch that fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of one training step of a network, from running it on tensors without content."""
+"""Predicts the memory of one training step by running it on tensors without data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations on tensors without content, each asked for the shape of its result once."""
+"""Caches the shapes of results of operations on tensors without data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All trainings that there are to choose from, and a table of their memory."""
+"""Lists the combinations of network, engine, depth and precision, and formats them as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neural ordinary differential equations: layers that are solved, sample by sample."""
+"""Neural ODE layers, with step sizes per sample."""
 
 from .block import ODEBlock
 from .outcome import SolverError, SolverStats

@@ -1,4 +1,4 @@
-"""A layer whose output is the solution of an ordinary differential equation."""
+"""Layer whose output is the solution of an ordinary differential equation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact gradients of the steps that were taken, from a few stored states."""
+"""Exact gradients of the steps of a solve, recomputed from a few stored states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a solve ended: what it took, or why it could not go on."""
+"""Statistics of a solve, and the error of a solve that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integration from t = 0 to t = 1 with an explicit Runge-Kutta method and a step size for each sample."""
+"""Explicit Runge-Kutta solver from t = 0 to t = 1 with a step size per sample."""
 
 from __future__ import annotations
 

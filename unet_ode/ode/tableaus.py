@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods as data."""
+"""Butcher tableaus of explicit Runge-Kutta methods."""
 
 from __future__ import annotations
 
