@@ -1,11 +1,11 @@
-"""Train and score the hippocampus networks, with and without the VAE, on every fold; print the table of their scores.
+"""Train and evaluate the hippocampus networks with and without the VAE on every fold; print a table of their scores.
 
     python -m studies.hippocampus --source Task04_Hippocampus --output runs/folds
 
-Each run has the same epochs and seed, and writes a line to SCORES (default: OUTPUT/scores.csv): the means over the test
-volumes of its fold. A run whose line is there is not repeated and one that was stopped is taken up again, so the
-command may be killed and started anew; --folds 0 1 does a part of it. The table gives mean and standard deviation over
-the folds that all variants have.
+All runs have the same epochs and seed. Each writes a line to SCORES (default: OUTPUT/scores.csv) with its mean scores
+over the test volumes of the fold. The command can be stopped and started again: finished runs are skipped, and an
+interrupted run is continued. --folds 0 1 runs only some folds. The table gives mean and standard deviation over the
+folds that all variants have.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How far the volumes of the lung bundle's report are off, on chests of known volume, case by case.
+"""Measure the errors of the lung volumes that the lung bundle reports, on phantoms of known volume, case by case.
 
     python -m studies.lungs --output runs/lung_limits [--ckpt_path MODEL] [--cases adults infants --num_chests 2]
 
-Makes NUM_CHESTS phantoms that the shipped weights were not trained on, in each case the same ones: of adults, children
-and infants, on several grids, noisy, with light and dense lungs, and cut open by the side of a volume or by padding.
-Segments them as `monai.bundle run` does and prints a table of the errors of right and left lung in percent of the
-truth. The truth is the volume of the shape that a lung has by construction; where a lung is cut open, and where padding
-hides it, that of the voxels that are left of it.
+For each case, NUM_CHESTS phantoms are made that the shipped weights were not trained on: adults, children and infants,
+several grids, noise, light and dense lungs, and lungs cut off by the side of a volume or by padding. They are segmented
+with `monai.bundle run`, and the errors of right and left lung are printed in percent of the true volume. The true
+volume is the volume of the lung's shape in closed form; if a lung is cut off or hidden by padding, it is the volume of
+the remaining voxels.
 """
 
 from __future__ import annotations

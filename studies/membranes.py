@@ -1,10 +1,10 @@
-"""Choose the parameters of the closing of cells on validation slices.
+"""Search the parameters of the closing of cells on validation slices.
 
     python -m studies.membranes --dataset_dir DATA --ckpt_path RUN/model.pt --tta true
 
-Predicts the slices of one section, closes the cells with every combination of a grid, and prints the combinations with
-the smallest mean of pixel error and Rand error. Never choose on the slices that you report. Options such as
-``--threshold 0.5`` or ``--depth 0.01 0.02`` narrow or move the grid.
+Predicts the slices of one list, closes the cells with every combination of a grid of parameters, and prints the
+combinations with the smallest mean of pixel error and Rand error. Do not choose parameters on the slices whose scores
+you report. Options such as ``--threshold 0.5`` or ``--depth 0.01 0.02`` change the grid.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Train and score the nuclei network in each variant and seed; print the tables of their scores, and of the mosaics.
+"""Train and evaluate the nuclei network in each variant and seed; print tables of the scores, and of the mosaics.
 
     python -m studies.nuclei --source dsb2018_nuclei --output runs/nuclei [--variants cosine cyclic --seeds 0 1]
 
-Each run has the same epochs, and writes a line for each list of test images (all, grey, colour) to SCORES (default:
-OUTPUT/scores.csv). A run whose lines are there is not repeated and one that was stopped is taken up again, so the
-command may be killed and started anew; --variants and --seeds do a part of it, beside other processes that do others,
-once OUTPUT/data is there. --options takes further keys of train.json for training and scoring; runs with other options,
-or precision, need an OUTPUT of their own. The tables give mean and standard deviation over the seeds that a variant has
-with these epochs and options. The variant both_lists is cosine on the training and the validation images together, as
-for weights to ship. --mosaics VARIANT SEED then compares, for the weights of one run, each field of view of the source
-segmented as a whole with the same field segmented tile by tile.
+All runs have the same number of epochs. Each writes a line per list of test images (all, grey, colour) to SCORES
+(default: OUTPUT/scores.csv). The command can be stopped and started again: finished runs are skipped, and an
+interrupted run is continued. --variants and --seeds select runs, so that several processes can share the work once
+OUTPUT/data exists. --options passes further keys of train.json to training and evaluation; runs with other options or
+another precision need another OUTPUT. The tables give mean and standard deviation over the seeds of a variant with
+these epochs and options. The variant both_lists is cosine trained on the training and validation images together, as
+for weights to ship. --mosaics VARIANT SEED compares, for the weights of one run, each field of view segmented as a
+whole with the same field segmented tile by tile.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def main() -> None:
         "--amp", choices=("true", "false"), default="false", help="train in mixed precision; scores are float32's"
     )
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: the bundle's")
-    parser.add_argument("--options", type=read_options, default={}, help='of each run, {"crop_size": [128, 128]}')
+    parser.add_argument("--options", type=read_options, default={}, help='keys of each run, {"crop_size": [128, 128]}')
     parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
     args = parser.parse_args()
     output, source = args.output.resolve(), args.source.resolve()

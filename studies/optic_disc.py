@@ -1,15 +1,16 @@
-"""How many masks the pre-trained encoder saves: U-Nets with and without it, trained on growing shares of the masks.
+"""Compare U-Nets with and without the pre-trained encoder, trained on growing shares of the masks of the optic disc.
 
     python -m studies.optic_disc --drions fundus_drions --drishti fundus_drishti --output runs/optic [--folds 0 1]
 
-For each fold of both sets together: phase 1 on the centres of all training images; then, at each share of the masks,
-the U-Net from that encoder, frozen, and the same U-Net from random weights. A list of fewer images is filled up by
-repetition, so that all runs take equally many steps. --across also trains on all of one set and tests on the other.
+For each fold of both sets together, phase 1 trains on the centres of all training images. Then, for each share of the
+masks, two U-Nets are trained: one from that encoder, frozen, and one from random weights. Lists with fewer images are
+filled up by repetition, so all runs take the same number of steps. --across also trains on all images of one set and
+tests on the other.
 
-Each run writes a line for each test image to SCORES (default: OUTPUT/scores.csv). A run whose lines are there is not
-repeated and one that was stopped is taken up again, so the command may be killed and started anew; --folds and --shares
-do a part of it. At the end it prints tables of what is there and draws FIGURE (default: OUTPUT/dice_by_masks.png). The
-paired t-test is over the test images, of which those of one fold share their networks, and over the means of the folds.
+Each run writes a line per test image to SCORES (default: OUTPUT/scores.csv). The command can be stopped and started
+again: finished runs are skipped, and an interrupted run is continued. --folds and --shares select runs. At the end it
+prints tables of all scores and draws FIGURE (default: OUTPUT/dice_by_masks.png). The paired t-test is over the test
+images, although the images of one fold share their networks, and over the means of the folds.
 """
 
 from __future__ import annotations
@@ -226,17 +227,19 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drions", type=Path, required=True, help="any folder that prepare_data.py reads")
-    parser.add_argument("--drishti", type=Path, required=True, help="another one")
+    parser.add_argument("--drions", type=Path, required=True, help="source folder for prepare_data.py")
+    parser.add_argument("--drishti", type=Path, required=True, help="another source folder")
     parser.add_argument("--output", type=Path, required=True, help="folder of data and runs")
     parser.add_argument("--scores", type=Path, help="CSV of the runs")
     parser.add_argument("--figure", type=Path, help="PNG to draw")
     parser.add_argument("--folds", type=int, nargs="*", choices=range(NUM_FOLDS), default=list(range(NUM_FOLDS)))
     parser.add_argument("--shares", type=int, nargs="+", default=list(SHARES), help="percentages of the masks")
     parser.add_argument("--across", action="store_true", help="train on one set and test on the other, both ways")
-    parser.add_argument("--max_epochs", type=int, default=25, help="of phase 2")
-    parser.add_argument("--pretrain_epochs", type=int, default=60, help="of phase 1")
-    parser.add_argument("--longest_side_px", type=int, default=256, help="of the images that the networks see")
+    parser.add_argument("--max_epochs", type=int, default=25, help="epochs of phase 2")
+    parser.add_argument("--pretrain_epochs", type=int, default=60, help="epochs of phase 1")
+    parser.add_argument(
+        "--longest_side_px", type=int, default=256, help="longest side of the images given to the networks"
+    )
     parser.add_argument("--amp", choices=("true", "false"), help="bfloat16, on processors that have it")
     args = parser.parse_args()
     output = args.output.resolve()

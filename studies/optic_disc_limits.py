@@ -1,10 +1,10 @@
-"""How well the optic disc bundle outlines photographs unlike those that it was trained on, case by case.
+"""Evaluate the optic disc bundle on photographs that differ from its training photographs, case by case.
 
     python -m studies.optic_disc_limits --data DATA --output runs/optic_limits [--ckpt_path MODEL] [--cases turned_90]
 
-DATA is laid out as the bundle's prepare_data.py does it; its test images are taken. They are turned by a quarter,
-cropped around the disc, and cropped so that no disc is left, segmented as `monai.bundle run` does, and compared with
-the masks, which are turned and cropped alike. Prints a table.
+DATA is a folder as the bundle's prepare_data.py writes it. Its test images are rotated by 90 degrees, cropped around
+the disc, and cropped so that no disc is left. They are segmented with `monai.bundle run` and compared with the masks,
+which are rotated and cropped in the same way. Prints a table.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Mean and spread over runs that differ only in their seed, as a table in Markdown.
+"""Print mean and standard deviation over runs that differ only in their seed, as a Markdown table.
 
     python -m studies.over_seeds RUNS/seed*/metrics.json
 
-Each file is what an evaluation writes: {"metrics": {name: mean over images}, ...}. The spread is the sample standard
-deviation over the runs (divided by n - 1).
+Each file is what an evaluation writes: {"metrics": {name: mean over images}, ...}. The standard deviation is that of
+the sample (divided by n - 1).
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Draw the pictures of README.md: what the shipped weights of each bundle make of one image that they never saw.
+"""Draw the picture of README.md: the output of each bundle's shipped weights on an image that they were not trained on.
 
     python -m studies.picture_row [--data_root FOLDER] [--output docs/pictures.png] [--bundles BUNDLE ...]
 
-Each panel is the output of the bundle's configs/inference.json, drawn over its image. Images of
-the data sets are shown where their licence lets everyone show them: nuclei (CC0) and hippocampus (CC BY-SA), both of
-the bundle's test list; FOLDER holds dsb2018_nuclei/ and msd_hippocampus/. All others are phantoms of another seed than
-those that weights were trained on, and the panel says so. The same weights and images give the same file; the run
-takes a few minutes on a CPU core.
+Each panel is the output of the bundle's configs/inference.json, drawn over its image. Real images are shown if their
+licence allows it: nuclei (CC0) and hippocampus (CC BY-SA), both from the bundle's test list; FOLDER contains
+dsb2018_nuclei/ and msd_hippocampus/. All others are phantoms with another seed than the training phantoms, and their
+panels say so. The same weights and images give the same file. The run takes a few minutes on a CPU core.
 """
 
 from __future__ import annotations

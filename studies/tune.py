@@ -1,14 +1,14 @@
-"""Search the training of the nuclei bundle with Optuna: learning rate, schedule, batch size, loss, batch norm.
+"""Search the hyperparameters of the nuclei bundle with Optuna: learning rate, schedule, batch size, loss, batch norm.
 
     python -m studies.tune --dataset_dir DATA --output runs/tune --num_trials 30 --max_epochs 20
 
-The study lies in OUTPUT/study.db (SQLite, for the processes of one machine) or wherever --storage says: the URL of any
-data base that Optuna takes. Any number of processes that name the same storage and --study work on one study, until it
-has --num_trials finished trials. The command may be killed and started anew: what is finished stays, and a trial whose
-process has given no sign of life for a minute is run again. A trial that is behind the median of the others at the same
-epoch is pruned. Each process that ends writes the best trial so far as an overlay of train.json (--overlay, by default
-the bundle's configs/fit_tuned.json), and history.png and importance.png to OUTPUT. What is maximised is the best pixel
-F1 on the validation images.
+The study is stored in OUTPUT/study.db (SQLite, for processes on one machine) or in --storage, the URL of a database
+that Optuna supports. All processes with the same storage and --study work on one study, until it has --num_trials
+finished trials. The command can be killed and started again: finished trials are kept, and a trial whose process has
+not responded for a minute is run again. A trial that is below the median of the others at the same epoch is pruned.
+When a process ends, it writes the best trial so far as an overlay of train.json (--overlay, by default the bundle's
+configs/fit_tuned.json), and history.png and importance.png to OUTPUT. The objective is the best pixel F1 on the
+validation images.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Make the environment of a program that uses bundles, beside the project's own.
+"""Make the environment of a program that uses bundles, next to the project's own.
 
     python -m tools.consumers label      # .venv-label: MONAI Label, which needs numpy 1.26 and MONAI 1.5.2
     python -m tools.consumers deploy     # .venv-deploy: MONAI Deploy App SDK
 
-What goes in is pinned in tests/consumers/NAME.txt; the packages of the project are installed as editable, so that the
-environment always has those of today. It is made once: .venv-NAME/.ready tells that it is complete.
+tests/consumers/NAME.txt has the exact versions. The project's packages are installed as editable, so the environment
+always has their current code. The environment is made once; .venv-NAME/.ready marks it as complete.
 """
 
 from __future__ import annotations

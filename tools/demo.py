@@ -1,9 +1,9 @@
-"""Train, evaluate and infer with one bundle on phantoms, through the commands that a user would type.
+"""Train, evaluate and infer with one bundle on phantoms, with the commands that a user would type.
 
     python -m tools.demo membrane_em_segmentation
 
-Writes runs/demo/<bundle>/: data/ (phantoms), model.pt, metrics.json, history.png and overlays/*.png. A bundle with a
-pretrain.json is pre-trained first, and trained from what that gives.
+Writes runs/demo/<bundle>/: data/ (phantoms), model.pt, metrics.json, history.png and overlays/*.png. If the bundle has
+a pretrain.json, it is pre-trained first, and the training starts from the pre-trained weights.
 """
 
 from __future__ import annotations

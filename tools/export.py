@@ -2,11 +2,12 @@
 
     python -m tools.export [BUNDLE ...] [--formats ts onnx] [--output DIR]
 
-Writes models/model.ts by MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx, whose
-batch and sizes are free; to DIR/BUNDLE_model.* with --output. A network whose number of operations depends on the image
-has no ONNX: there configs/net_fixed_step.json is laid over inference.json. Each file is then run on two sizes, with a
-batch of 1 and of 3 each. Where an output is off by more than TOLERANCE of the largest one, or a file cannot be made,
-the exit code is 1 and the file of before stays; the other files and bundles are made nevertheless.
+Writes models/model.ts with MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx with
+free batch and image sizes; with --output it writes DIR/BUNDLE_model.*. A network whose number of operations depends on
+the image cannot be exported to ONNX; there configs/net_fixed_step.json is used as an overlay of inference.json. Each
+file is then run on two image sizes, with batches of 1 and 3. If an output differs by more than TOLERANCE of the largest
+output, or if a file cannot be made, the exit code is 1 and the earlier file is kept; the other files and bundles are
+exported nevertheless.
 """
 
 from __future__ import annotations

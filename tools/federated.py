@@ -1,15 +1,15 @@
-"""Train one network on the data of several sites, which stay where they are: federated averaging, simulated here.
+"""Train one network on the data of several sites by federated averaging, simulated in one process.
 
     python -m tools.federated hippocampus_mri_segmentation --clients SITE1 SITE2 --rounds 20 --output runs/federated
 
-In each round every client trains the global weights on its own data and sends back the weights alone; the new global
-weights are the mean of theirs, each counted by its number of training images (McMahan et al. 2017). A client is
-MONAI's `monai.fl.client.MonaiAlgo` on the bundle's `configs/train.json`, as NVIDIA FLARE runs it; here one process
-plays all of them in turn. A client's folder is what `--dataset_dir` of the bundle takes.
+In each round every client trains the global weights on its own data and returns only the weights. The new global
+weights are the mean of the clients' weights, weighted by their numbers of training images (McMahan et al. 2017). A
+client is MONAI's `monai.fl.client.MonaiAlgo` on the bundle's `configs/train.json`, as NVIDIA FLARE runs it; here one
+process runs all clients in turn. A client's folder has the form of the bundle's `--dataset_dir`.
 
 OUTPUT/model.pt holds the global weights, OUTPUT/rounds.json the losses of the clients and the scores of the global
-weights on their validation images, OUTPUT/<client>/ what a client keeps for itself. Started again after a kill, the
-same command goes on with the round that was under way, as if it had not been stopped.
+weights on their validation images, OUTPUT/<client>/ the files that a client does not share. After an interruption the
+same command continues with the interrupted round and gives the same result as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -191,13 +191,15 @@ def setting(text: str) -> tuple[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", choices=sorted(path.name for path in BUNDLES.iterdir() if path.is_dir()))
-    parser.add_argument("--clients", type=Path, nargs="+", required=True, help="the folder of data of each site")
+    parser.add_argument("--clients", type=Path, nargs="+", required=True, help="data folder of each site")
     parser.add_argument("--output", type=Path, required=True, help="folder of the global weights and of the clients")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--local_epochs", type=int, default=1, help="of each client in a round")
-    parser.add_argument("--initial", type=Path, help="weights to begin with (default: random ones)")
-    parser.add_argument("--overlays", nargs="*", default=[], help="such as net_paper")
-    parser.add_argument("--set", type=setting, nargs="*", default=[], metavar="NAME=VALUE", help="of the configs")
+    parser.add_argument("--local_epochs", type=int, default=1, help="epochs of each client in a round")
+    parser.add_argument("--initial", type=Path, help="initial weights (default: random)")
+    parser.add_argument("--overlays", nargs="*", default=[], help="overlays of train.json, such as net_paper")
+    parser.add_argument(
+        "--set", type=setting, nargs="*", default=[], metavar="NAME=VALUE", help="options of the configs"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.bundle = (BUNDLES / args.bundle).resolve()

@@ -1,19 +1,19 @@
-"""Pack bundles for MONAI's model zoo, and try each one where nothing but the wheel of the packages is installed.
+"""Pack bundles for MONAI's model zoo, and test each zip in an environment with only the wheel of the packages.
 
     python -m tools.zoo [BUNDLE ...] [--output dist/zoo] [--host URL] [--acceptance "PROGRAM OPTIONS"] [--no_trial]
 
-Writes OUTPUT/BUNDLE_vVERSION.zip of each bundle whose trial passes, the wheel, and SHA256SUMS of all zips and wheels in
-OUTPUT. With --host the weights stay out of the zip: they go to OUTPUT/hosted/BUNDLE_vVERSION/, to be put under URL by
-hand, and large_files.yml in the zip says where they are and what their SHA-256 is, for `python -m monai.bundle
-download_large_files`; the trial takes them from OUTPUT. The same input gives the same zip, and the same wheel where
-setuptools and the modes of the files are the same.
+Writes OUTPUT/BUNDLE_vVERSION.zip for each bundle whose trial passes, the wheel, and SHA256SUMS of all zips and wheels
+in OUTPUT. With --host the weights are not in the zip but in OUTPUT/hosted/BUNDLE_vVERSION/, to be uploaded to URL by
+hand; large_files.yml in the zip has their addresses and SHA-256 for `python -m monai.bundle download_large_files`, and
+the trial takes them from OUTPUT. The same input gives the same zip; the wheel is also the same if setuptools and the
+file modes are.
 
-Before it is packed, a bundle must have the files and the metadata that the zoo asks for, weights of its network, and a
-model.ts that gives what the network gives; what is wrong is told at once. In the trial each zip is unpacked outside of
-the repository, with an environment of its own: it finds the weights, checks the network against metadata.json, segments
-phantoms, and trains one epoch with fit_demo.json. So the bundle's name has to be one that bundlekit.phantoms knows.
---acceptance runs a further program of yours there, with the bundle's folder behind its words. Exit code 1 where
-anything fails; zips of before whose trial fails now stay as they were.
+A bundle must have the files and metadata that the zoo requires, weights of its network, and a model.ts with the same
+output as the network; all faults are reported at once. In the trial each zip is unpacked outside of the repository,
+with an environment of its own: the bundle loads the weights, checks the network against metadata.json, segments
+phantoms, and trains one epoch with fit_demo.json. So bundlekit.phantoms has to know the bundle's name. --acceptance
+also runs a program of yours there, with the bundle's folder as the last argument. If anything fails, the exit code is
+1; earlier zips of bundles whose trial fails are kept.
 """
 
 from __future__ import annotations
@@ -352,8 +352,8 @@ def main() -> None:
         help=f"of {', '.join(known)}; all by default",
     )
     parser.add_argument("--output", type=Path, default=ROOT / "dist/zoo")
-    parser.add_argument("--host", metavar="URL", help="where you put the folders of OUTPUT/hosted/")
-    parser.add_argument("--acceptance", type=shlex.split, default=[], help="program and its options, as one word")
+    parser.add_argument("--host", metavar="URL", help="where the folders of OUTPUT/hosted/ will be uploaded")
+    parser.add_argument("--acceptance", type=shlex.split, default=[], help="program and its options, in quotes")
     parser.add_argument("--no_trial", action="store_true", help="pack only")
     args = parser.parse_args()
     if unknown := set(args.bundles) - set(known):

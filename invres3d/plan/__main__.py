@@ -27,12 +27,14 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=["fp32", "bf16", "both"],
         default="fp32",
-        help="bf16: autocast, takes longer (default: %(default)s)",
+        help="bf16: autocast; predicting takes longer (default: %(default)s)",
     )
     parser.add_argument("--no_vae", action="store_true", help="without the VAE branch of the invertible networks")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default: %(default)s")
     parser.add_argument(
-        "--largest", action="store_true", help="also find the largest cube for each network, at its leanest row"
+        "--largest",
+        action="store_true",
+        help="also find the largest cube for each network, with the row that needs least memory",
     )
 
 
@@ -46,10 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     integers: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--patch", nargs=3, required=True, help="voxels along each axis", **integers)
-    parser.add_argument("--memory", required=True, help="of the card, such as 8GiB")
-    parser.add_argument(
-        "--reserve", default="1GiB", help="part of it to leave free, 1B for none (default: %(default)s)"
-    )
+    parser.add_argument("--memory", required=True, help="memory of the GPU, such as 8GiB")
+    parser.add_argument("--reserve", default="1GiB", help="memory to leave free, 1B for none (default: %(default)s)")
     parser.add_argument("--batch_size", default=1, help="patches in a step (default: %(default)s)", **integers)
     parser.add_argument("--in_channels", default=4, help="channels of the image (default: %(default)s)", **integers)
     parser.add_argument("--out_channels", default=4, help="classes with background (default: %(default)s)", **integers)

@@ -1,8 +1,8 @@
-"""Scores of U-Node against its evaluations a pass, solver by solver, with one set of weights: a table and a figure.
+"""Plot the scores of U-Node over the number of evaluations per pass, for each solver, with the same weights.
 
     python -m tools.bench.accuracy_by_nfe --weights RUN/model.pt --dataset_dir DATA --output OUT.png
 
-Every solver segments the same images of the list "test", through the gland bundle's own configs.
+Every solver segments the same images of the list "test" with the gland bundle's configs. Also prints a table.
 """
 
 from __future__ import annotations

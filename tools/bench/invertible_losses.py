@@ -1,10 +1,10 @@
-"""Loss over the steps of a training on one fixed batch, for each engine from the same weights.
+"""Compare the losses of a training on one fixed batch between the engines, from the same weights.
 
     OMP_NUM_THREADS=2 python -m tools.bench.invertible_losses --output runs/invertible_losses
 
-Adam, cross entropy + Dice and the VAE's losses. The engines compute the same function; what differs is rounding, which
-a training makes larger with every step. Prints the largest difference to engine "none", and writes OUTPUT.csv (a line
-for each step, a column for each engine) and OUTPUT.png.
+Adam, cross entropy + Dice and the VAE's losses. The engines compute the same function and differ only in rounding,
+which training amplifies with every step. Prints the largest difference to engine "none", and writes OUTPUT.csv (a row
+per step, a column per engine) and OUTPUT.png.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Peak memory of a training step of every network, engine and depth, beside the baseline's and the paper's.
+"""Measure the peak memory of a training step for every network, engine and depth, in bytes and as ratios.
 
     OMP_NUM_THREADS=2 python -m tools.bench.invertible_memory
 
-Live bytes are what a step makes: activations, their gradients and those of the parameters (cross entropy + Dice, fp32,
-batch of 1, without the parameters). Up to --real voxels a side the step is run on real tensors, above on tensors
-without content. On a CPU the latter only follows if both ways differ by less than 0.1 % in the rows on real tensors of
-at most depth 4. On a GPU torch.cuda.max_memory_allocated is measured as well, in excess of what was allocated
-before the step.
+Live bytes are the tensors that a step allocates: activations, their gradients and the gradients of the parameters
+(cross entropy + Dice, fp32, batch of 1), without the parameters. Cubes of up to --real voxels a side are run with real
+tensors, larger ones with tensors without data. On a CPU the latter are run only if both methods differ by less than 0.1
+% in the rows with real tensors of at most depth 4. On a GPU torch.cuda.max_memory_allocated is measured as well, less
+the memory allocated before the step.
 
-The depth is the number of couplings per level and side; of UNet3D, that of double convolutions. Ratios are to UNet3D of
-depth 1 without VAE; the invertible networks have it. At depth 4 they have as many parameters as UNet3D at depth 1.
+The depth is the number of couplings, or for UNet3D of double convolutions, per level and side. Ratios are to UNet3D at
+depth 1 without VAE; the invertible networks include the VAE. At depth 4 they have as many parameters as UNet3D at
+depth 1. The paper's ratios are printed for comparison.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Time of a training step by engine, as a multiple of the same network's that stores everything.
+"""Measure the time of a training step by engine, as a multiple of the same network that stores everything.
 
     OMP_NUM_THREADS=2 python -m tools.bench.invertible_steps
 
-One step is forward, cross entropy + Dice and backward, on one patch in fp32. The engines take turns within one run, on
-the same weights; a ratio is to engine "none" in the same turn: median, and the smallest and largest over the turns. The
-first turn warms up. Nothing else should run beside it.
+One step is forward pass, cross entropy + Dice and backward pass, on one patch in fp32. The engines take turns within
+one run, with the same weights; a ratio is to engine "none" in the same turn: median, smallest and largest over the
+turns. The first turn is a warm-up. Run nothing else at the same time.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Peak memory of a training step of U-Node, by tolerance: flat with stored states, growing with plain autograd.
+"""Measure the peak memory of a training step of U-Node by tolerance, with stored states and with plain autograd.
 
     OMP_NUM_THREADS=1 python -m tools.bench.ode_memory
 
-On a CPU each figure is the largest resident set of a fresh process after its first training step, less what was
-resident before it, with freed tensors going back to the system at once (glibc's MALLOC_MMAP_THRESHOLD_). On a GPU it
-is torch.cuda.max_memory_allocated less what was allocated before.
+On a CPU each number is the largest resident set of a new process after its first training step, less the resident set
+before it; freed tensors are returned to the system at once (glibc's MALLOC_MMAP_THRESHOLD_). On a GPU it is
+torch.cuda.max_memory_allocated less the memory allocated before.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--weights", default=str(WEIGHTS), help="state_dict of U-Node")
     parser.add_argument("--size", type=int, nargs=2, default=[352, 512], help="rows and columns of the image")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--solver", help="measure this one alone, in this process")
+    parser.add_argument("--solver", help="measure only this solver, in this process")
     args = parser.parse_args()
     if args.solver:
         nfe, mib = measure(args.solver, args.weights, torch.device(args.device), args.size)

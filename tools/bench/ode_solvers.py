@@ -1,12 +1,12 @@
-"""U-Node's solvers against the paper's configuration: time, error and gradient of one training step.
+"""Compare U-Node's solvers with the paper's configuration: time, error and gradient of one training step.
 
     OMP_NUM_THREADS=2 python -m tools.bench.ode_solvers
 
 The reference is the same network with the same weights on torchdiffeq as the paper uses it: odeint_adjoint, dopri5,
-tolerances 1e-3, the time concatenated to the state. The contenders take turns within one run; a speed is the ratio to
-the reference in the same turn: median, and the smallest and largest over the turns. Errors and gradients are compared
-with a solution in 64 bits at tolerance 1e-5, on the smaller image. One image at a time, the whole mask as the target of
-both channels. Nothing else should run beside it.
+tolerances 1e-3, the time concatenated to the state. The solvers take turns within one run; a speed is the ratio to the
+reference in the same turn: median, smallest and largest over the turns. Errors and gradients are compared with a
+solution in 64 bits at tolerance 1e-5, on the smaller image. One image at a time; both channels have the whole mask as
+target. Run nothing else at the same time.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Overlap tiles against MONAI's sliding window: speed, memory, seams; and a whole slide through the bundle.
+"""Compare overlap tiles with MONAI's sliding window (speed, memory, seams), or measure a whole slide in the bundle.
 
     OMP_NUM_THREADS=2 python -m tools.bench.overlap_tiles [--weights MODEL_PT] [--image FILE]
     python -m tools.bench.overlap_tiles --slide 4704 6240     # peak memory of inference.json on an image of that size
 
-The contenders take turns on one image with the same network; speed is the ratio of pixels per second to those of the
-sliding window with overlap 0.5 in the same turn: median, smallest and largest. Quality is the share of pixels, away
-from the borders, where the mask is that of the whole image in one pass, which takes some GiB. Memory is the largest
-resident set of a fresh process, on a larger image, less what was resident once the network had run on one tile.
-Nothing else should run beside it; it takes a quarter of an hour on two cores, --slide a few minutes.
+The methods take turns on one image with the same network; speed is the ratio of pixels per second to the sliding window
+with overlap 0.5 in the same turn: median, smallest and largest. Quality is the share of pixels, away from the borders,
+whose mask equals the mask of the whole image in one pass, which takes some GiB. Memory is the largest resident set of a
+new process, on a larger image, less the resident set after the network has run on one tile. Run nothing else at the
+same time. It takes a quarter of an hour on two cores, --slide a few minutes.
 """
 
 from __future__ import annotations
@@ -182,11 +182,11 @@ def main() -> None:
     parser.add_argument("--weights", default=str(BUNDLE / "models/model.pt"), help="state_dict of the bundle's network")
     parser.add_argument("--image", help="micrograph; a phantom by default")
     parser.add_argument("--size", type=int, default=3072, help="side of the phantom in pixels")
-    parser.add_argument("--memory_size", type=int, default=4096, help="the same where memory is measured")
+    parser.add_argument("--memory_size", type=int, default=4096, help="the same, for measuring memory")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--slide", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="run inference.json instead")
-    parser.add_argument("--instances", action="store_true", help="of the slide: label each nucleus too")
-    parser.add_argument("--memory_of", help="measure this contender alone, in this process")
+    parser.add_argument("--instances", action="store_true", help="with --slide: also label each nucleus")
+    parser.add_argument("--memory_of", help="measure only this method, in this process")
     parser.add_argument("--run_with", type=json.loads, help="run inference.json in this process, print its peak in MiB")
     args = parser.parse_args()
     torch.manual_seed(0)

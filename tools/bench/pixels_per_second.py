@@ -1,9 +1,9 @@
-"""Pixels classified per second: window by window, densely by the same classifier, and by U-Net.
+"""Measure pixels classified per second: window by window, densely by the same classifier, and by U-Net.
 
     OMP_NUM_THREADS=2 python -m tools.bench.pixels_per_second
 
-The contenders take turns within one run; each figure is the ratio to classifying windows one batch after another in
-the same turn: median, and the smallest and largest over the turns. Nothing else should run beside it.
+The methods take turns within one run; each number is the ratio to classifying windows one batch after another in the
+same turn: median, smallest and largest over the turns. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", type=int, default=512, help="side of the square image in pixels")
-    parser.add_argument("--num_windows", type=int, default=256, help="windows in a turn of the first contender")
+    parser.add_argument("--num_windows", type=int, default=256, help="windows in a turn of the first method")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.manual_seed(0)

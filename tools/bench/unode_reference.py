@@ -1,4 +1,4 @@
-"""U-Node as the paper solves it, and the image that the solvers are compared on."""
+"""U-Node with the paper's solver, and the image on which the solvers are compared."""
 
 from __future__ import annotations
 
