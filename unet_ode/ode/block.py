@@ -12,6 +12,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .checkpoint import find_parameters, retrace, solve_with_checkpoints
+from .graph import solve_in_graph
 from .outcome import SolverStats
 from .solver import RungeKutta
 from .tableaus import TABLEAUS
@@ -184,7 +185,8 @@ class ODEBlock(RungeKutta):
     @torch.jit.unused
     def _solve_in_python(self, y: torch.Tensor) -> torch.Tensor:
         if torch.compiler.is_exporting():
-            return self._solve_only(y)
+            controlled = self.num_steps == 0 and self.gradient != "adjoint"
+            return solve_in_graph(self, self._state(y)).to(y.dtype) if controlled else self._solve_only(y)
         params = find_parameters(self.func)
         if y.dim() < 2 or not y.is_floating_point() or any(p.dtype in _SHORT for p in params):
             raise TypeError(

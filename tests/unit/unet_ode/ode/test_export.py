@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unet_ode.nets import UNode
-from unet_ode.ode import SolverError
+from unet_ode.ode import ODEBlock, SolverError
 
 # maps of one, two and three voxels at the deepest level among them
 SIZES = [(1, 16, 12), (3, 8, 20), (2, 2, 6), (1, 4, 2), (1, 6, 6)]
@@ -85,12 +85,47 @@ def test_controlled_steps_are_not_traced(method):
         torch.onnx.export(net, (image,), io.BytesIO(), dynamo=False)
 
 
+class Field(torch.nn.Module):
+    """Turns and damps the state, faster with time, by parameters that the graph has to keep."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, t, y):
+        return 8 * torch.tanh(self.conv(y)) * (1 + t)[:, None, None, None]
+
+
 @torch.no_grad()
-def test_controlled_steps_are_not_exported():
-    net, image = _net(), torch.randn(1, 3, 8, 8)
-    for export in (torch.export.export, lambda net, args: torch.onnx.export(net, args, dynamo=True, verbose=False)):
-        with pytest.raises(RuntimeError, match=r"torch.export|data-dependent"):
-            export(net, (image,))
+@pytest.mark.parametrize("kwargs", [{}, pytest.param({"method": "dopri5", "first_step": 0.2}, marks=pytest.mark.slow)])
+def test_export_of_controlled_steps_equals_eager(kwargs):
+    torch.manual_seed(0)
+    block, file = ODEBlock(Field(), rtol=1e-4, atol=1e-4, **kwargs), io.BytesIO()
+    axes = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    torch.export.save(torch.export.export(block, (torch.randn(2, 2, 8, 12),), dynamic_shapes=axes), file)
+    file.seek(0)
+    exported = torch.export.load(file).module()
+    for shape in [(1, 2, 12, 8), (4, 2, 5, 7)]:
+        y = torch.randn(shape) * torch.tensor([10.0, 1.0, 0.1, 0.0])[: shape[0], None, None, None]
+        # other kernels for other batches: samples that have arrived stay in this one
+        torch.testing.assert_close(exported(y), block(y), rtol=1e-5, atol=1e-5)
+    assert len(set(block.last_stats().nfe.tolist())) > 1  # samples took steps of their own
+
+
+@torch.no_grad()
+def test_an_exported_sample_that_does_not_arrive_is_nan():
+    class Decay(torch.nn.Module):
+        def forward(self, t, y):
+            return -y * y.abs().amax(1, keepdim=True)  # steeper, the larger the sample
+
+    block = ODEBlock(Decay(), rtol=1e-5, max_nfe=40)
+    exported = torch.export.export(block, (torch.ones(3, 2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)).module()
+    y = torch.tensor([[1.0, 0.5], [1e9, 1.0], [float("inf"), 1.0], [0.0, 0.0]])
+    with pytest.raises(SolverError, match="sample 1"):
+        block(y[:2])
+    found = exported(y)
+    assert found[1:3].isnan().all()
+    torch.testing.assert_close(found[[0, 3]], block(y[[0, 3]]), rtol=0, atol=0)
 
 
 def _dynamic() -> dict:
