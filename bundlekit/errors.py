@@ -39,7 +39,7 @@ def describe(error: Exception) -> str:
     """The type of an exception and the first line of its text, in at most 100 characters.
 
     Args:
-        error: the exception; its text alone may say nothing, as a KeyError's is only the key.
+        error: the exception; its text may not be enough, such as the key that is a KeyError's text.
 
     Example:
         >>> describe(KeyError(101)), describe(ValueError()), describe(ValueError("No.\\nSee below"))

@@ -85,7 +85,7 @@ def require_writable_folder(path: str | os.PathLike, remedy: str) -> None:
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path`` and move it there once it is complete and on the disk.
+    """Write to a temporary file next to ``path`` and move it there when it is complete and on the disk.
 
     Example:
         >>> folder = tempfile.mkdtemp()

@@ -45,7 +45,7 @@ def is_connected() -> bool:
 def number_and_count() -> tuple[int, int]:
     """This process's number, from 0 up, and how many processes there are.
 
-    They are those of the process group, or else of the environment variables RANK and WORLD_SIZE.
+    They are taken from the process group, or else from the environment variables RANK and WORLD_SIZE.
 
     Raises:
         InputError: where the variables are no numbers, or do not fit each other.
@@ -64,7 +64,7 @@ def number_and_count() -> tuple[int, int]:
 
 
 def speaks() -> bool:
-    """Whether it is this process that tells people what all have found: the first one of those that are connected."""
+    """Whether this process prints the results of all: the first one of the connected processes."""
     return not is_connected() or dist.get_rank() == 0
 
 
@@ -99,7 +99,7 @@ def join_training(device: str | torch.device) -> None:
     """Join the process group that torchrun has prepared for a training: nccl where the device is a GPU, else gloo.
 
     Args:
-        device: that of this process, see :func:`pick_device`.
+        device: device of this process, see :func:`pick_device`.
     """
     on_gpu = torch.device(device).type == "cuda"
     dist.init_process_group("nccl" if on_gpu else "gloo")
@@ -132,5 +132,5 @@ def disconnect() -> None:
 
 
 def was_restarted() -> bool:
-    """Whether torchrun has started this process anew after one of the processes died (``--max-restarts``)."""
+    """Whether torchrun has restarted this process after one of the processes died (``--max-restarts``)."""
     return _read_number("TORCHELASTIC_RESTART_COUNT", 0) > 0

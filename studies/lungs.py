@@ -95,7 +95,7 @@ def with_density(phantom: Phantom, mean_hu: float) -> Phantom:
 
 
 def what_is_left(phantom: Phantom, kept: np.ndarray | bool = True) -> Volume:
-    """The truth is that of the voxels that are kept; the others become padding."""
+    """A volume whose truth is computed from the voxels that are kept; the others become padding."""
     voxel_ml = abs(np.linalg.det(phantom.affine)) / 1000
     truth_ml = {name: float(((phantom.label == value) & kept).sum() * voxel_ml) for name, value in LUNGS.items()}
     return Volume(np.where(kept, phantom.image, -3024).astype(np.int16), phantom.affine, truth_ml)

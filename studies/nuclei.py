@@ -58,7 +58,7 @@ OWN_OPTIONS = ("dataset_dir", "output_dir", "ckpt_path", "section", "seed", "max
 
 
 def with_both_lists(data: Path, folder: Path) -> Path:
-    """A folder with a dataset.json whose training images are those of both lists."""
+    """A folder with a dataset.json whose training list has the images of both lists."""
     dataset = json.loads((data / "dataset.json").read_text())
     for name in ("training", "validation"):
         dataset[name] = [{key: str(data / item[key]) for key in ("image", "label")} for item in dataset[name]]
@@ -74,7 +74,7 @@ def words(options: dict[str, Any]) -> str:
 
 
 def read_options(text: str) -> dict[str, Any]:
-    """Those of --options."""
+    """The keys and values of --options."""
     try:
         options = json.loads(text)
     except ValueError as error:
@@ -87,7 +87,7 @@ def read_options(text: str) -> dict[str, Any]:
 
 
 def claim(output: Path, options: dict[str, Any]) -> None:
-    """Make the folder that of runs with these options, or stop where it is that of others."""
+    """Reserve the folder for runs with these options, or stop if it has runs with others."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / "options.json"
     if path.exists() and (found := path.read_text(encoding="utf-8")) != words(options):

@@ -23,7 +23,7 @@ from tools.commands import run_bundle
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles/optic_disc_fundus_segmentation"
 POOR_DICE = 0.6
 MARGIN_PX = 10
-"""Between the disc and the edge of a photograph that is cut beside it."""
+"""Between the disc and the edge of a photograph that is cropped next to it."""
 
 
 def around(disc: np.ndarray, rows: int, columns: int) -> tuple[slice, slice]:
@@ -40,7 +40,7 @@ def cropped(image: np.ndarray, disc: np.ndarray, height: float, width: float) ->
     return image[window], disc[window]
 
 
-def beside(image: np.ndarray, disc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def without_disc(image: np.ndarray, disc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The larger part of the photograph to the left or to the right of the disc."""
     columns = np.flatnonzero(disc.any(axis=0))
     left, right = columns[0] - MARGIN_PX, columns[-1] + 1 + MARGIN_PX
@@ -54,9 +54,9 @@ CASES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray
     "turned_270": lambda image, disc: (np.rot90(image, 3), np.rot90(disc, 3)),
     "portrait": partial(cropped, height=1, width=0.7),
     "half": partial(cropped, height=0.5, width=0.5),
-    "no_disc": beside,
+    "no_disc": without_disc,
 }
-"""By name: image (rows, columns, channels) and disc (rows, columns) to those of the case."""
+"""By name: image (rows, columns, channels) and disc (rows, columns), both changed as in the case."""
 
 
 def make(data: Path, folder: Path, cases: list[str]) -> dict[str, np.ndarray]:

@@ -2,8 +2,8 @@
 
     python -m studies.over_seeds RUNS/seed*/metrics.json
 
-Each file is what an evaluation writes: {"metrics": {name: mean over images}, ...}. The standard deviation is that of
-the sample (divided by n - 1).
+Each file is what an evaluation writes: {"metrics": {name: mean over images}, ...}. The standard deviation is
+the sample's (divided by n - 1).
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def find_input(name: str, panel: Panel, data_root: Path, folder: Path, size: int
         panel: what is shown of it.
         data_root: folder of the data sets.
         folder: where a phantom is made.
-        size: of the phantom; None takes that of the bundle.
+        size: size of the phantom; None takes the bundle's.
 
     Raises:
         InputError: where the image is not there.
@@ -153,7 +153,7 @@ def make_pictures(bundles: Sequence[str], data_root: Path, output: Path, size: i
         bundles: their names, in the order of the panels.
         data_root: folder of the data sets.
         output: PNG to write.
-        size: of the phantoms; None takes that of each bundle.
+        size: size of the phantoms; None takes each bundle's.
 
     Raises:
         InputError: where an image is not there; nothing is written then.

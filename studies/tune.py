@@ -52,7 +52,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-    """A trial as keys of train.json: those of the overlays that it picks, and numbers."""
+    """A trial as keys of train.json: the keys of the overlays that it picks, and numbers."""
     overlay: dict[str, Any] = {
         "learning_rate": float(f"{trial.suggest_float('learning_rate', *LEARNING_RATES, log=True):.3g}"),
         "batch_size": trial.suggest_categorical("batch_size", BATCH_SIZES),
@@ -66,7 +66,7 @@ def suggest(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
 
 
 class Reporter:
-    """Tells the trial each validation's score, and stops a training that has fallen behind before its last epoch."""
+    """Reports each validation's score to the trial, and stops a training that has fallen behind."""
 
     def __init__(self, trial: optuna.Trial, trainer: Engine) -> None:
         self.trial, self.trainer = trial, trainer
@@ -174,7 +174,7 @@ def open_study(args: argparse.Namespace, data: Sequence[list]) -> optuna.Study:
 def search(study: optuna.Study, objective: Callable[[optuna.Trial], float], num_trials: int) -> None:
     """Run trials until the study has so many that are finished, or that other processes are running.
 
-    The last of them may be those of a process that was killed, so these are waited for until they count as stale. There
+    The last of them may belong to a process that was killed, so they are waited for until they count as stale. There
     is one trial too many where two processes start one in the same instant.
     """
     waited_s = 0.0

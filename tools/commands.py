@@ -41,7 +41,7 @@ def run_bundle(bundle: Path, configs: Sequence[str], **overrides: Any) -> None:
 
     Args:
         bundle: its folder.
-        configs: names in configs/, without ending; the first one stands alone, the others are overlays.
+        configs: names in configs/, without ending; the first one is complete, the others are overlays.
         overrides: values by name; with "#" in the name, of a nested entry.
 
     Raises:

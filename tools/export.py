@@ -69,7 +69,7 @@ def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
 def export(bundle: Path, output: Path | None, formats: Sequence[str], wrong: list[str]) -> list[dict[str, Any]]:
     """The files of a bundle, each with how far it is off; those that are right are put in their places.
 
-    What cannot be made is told in ``wrong``.
+    Files that cannot be made are added to ``wrong``.
     """
     ckpt = bundle / "models/model.pt"
     network = load_network(bundle)

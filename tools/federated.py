@@ -59,7 +59,7 @@ class Client:
         train = {**common, "seed": args.seed + number}
         configs = [f"configs/{config}.json" for config in ("train", *args.overlays)]
         schedule = ConfigParser.load_config_files([args.bundle / config for config in configs])["lr_scheduler"]
-        if "T_max" in schedule:  # its length, which would be that of one round
+        if "T_max" in schedule:  # its length, which would else be one round
             train["lr_scheduler::T_max"] = args.rounds * args.local_epochs
         self.algorithm = MonaiAlgo(
             bundle_root=str(args.bundle),

@@ -72,13 +72,13 @@ PACKED = (
     *(f"docs/**/*.{ending}" for ending in ("md", "txt", "csv", "png")),
     "scripts/**/*.py",
 )
-"""Patterns of what goes into a zip, besides the weights that a config names."""
+"""Patterns of the files in a zip; the weights that a config names are added."""
 
 MADE = frozenset(("data", "eval", "__pycache__"))
 """Folders that a bundle's own programs fill."""
 
 LARGEST_MB = 25
-BIRTH = (1980, 1, 1, 0, 0, 0)  # of all files in a zip, so that it depends on their content alone
+BIRTH = (1980, 1, 1, 0, 0, 0)  # of all files in a zip, so that it depends only on their content
 BIRTH_S = "315532800"  # the same, since 1970
 
 
@@ -192,7 +192,7 @@ def configs_of(bundle: Path) -> list[Path]:
 
 
 def named_weights(bundle: Path) -> list[str]:
-    """Files in models/, besides those of WEIGHTS, that a config names."""
+    """Files in models/ that a config names, except WEIGHTS."""
     texts = "".join(path.read_text(encoding="utf-8") for path in configs_of(bundle))
     return sorted(set(re.findall(r"models/[\w/.-]*\.(?:pt|ts)\b", texts)).difference(WEIGHTS))
 
@@ -205,7 +205,7 @@ def files_of(bundle: Path) -> list[Path]:
 
 
 def left_out(bundle: Path) -> list[Path]:
-    """What lies in a bundle and does not go into the zip, besides what is made there anew."""
+    """Files of a bundle that are not packed, except generated ones."""
     packed = files_of(bundle)
     found = [path for path in sorted(bundle.rglob("*")) if not path.is_dir() and path not in packed]
     made = [path for path in found if path.suffix == ".onnx" or MADE.intersection(path.relative_to(bundle).parts)]
@@ -213,7 +213,7 @@ def left_out(bundle: Path) -> list[Path]:
 
 
 def weights_of(bundle: Path) -> list[str]:
-    """Those of the network and any other, as of an encoder."""
+    """Weights of the network and others, such as an encoder's."""
     names = [path.relative_to(bundle).as_posix() for path in files_of(bundle)]
     return [name for name in names if name.startswith("models/")]
 

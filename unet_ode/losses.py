@@ -110,8 +110,8 @@ class NegativeLogDiceLoss(nn.Module):
     """-log of the soft Dice coefficient, -log((2 sum_x p g + s) / (sum_x p + sum_x g + s)), with p = sigmoid(pred).
 
     The sums run over the voxels of each channel of each image, and the loss is the mean over all of these. The gradient
-    is that of 1 - Dice divided by Dice, so that an object that is hardly found weighs more. Half-precision predictions
-    are taken to float32 first.
+    is the gradient of 1 - Dice divided by Dice, so that an object that is hardly found weighs more. Half-precision
+    predictions are taken to float32 first.
 
     Args:
         smooth: s, in voxels, above 0; it keeps the loss finite where the target is empty.

@@ -23,7 +23,7 @@ _FILES, _FAILURE = "files", "failure"
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """MONAI's transforms wrap what went wrong into errors that name the transform alone."""
+    """The original error; MONAI's transforms wrap it into errors that only name the transform."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -37,7 +37,7 @@ def _explain(error: Exception) -> str:
 class FileDataset(Dataset):
     """MONAI's ``Dataset`` of ``{"image": path or paths}``, whose items say why where a file cannot be prepared.
 
-    Each item has its files besides, for :class:`FileEvaluator`. Batches are of one item.
+    Each item also has its files, for :class:`FileEvaluator`. Batches have one item.
     """
 
     def __getitem__(self, index: Any) -> Any:
@@ -53,10 +53,10 @@ class FileEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for a :class:`FileDataset`: goes on where a file fails, and records the others.
 
     Args:
-        checks: told of the files that fail, so that its ``finish`` names them and ends the run with exit code 1.
-        record: told of those whose outputs are written; an output is found by the "saved_to" in its metadata, which
-            ``SaveImaged(savepath_in_metadict=True)`` leaves there.
-        kwargs: as those of ``SupervisedEvaluator``.
+        checks: receives the files that fail; its ``finish`` reports them and ends the run with exit code 1.
+        record: receives the files whose outputs are written; the path of an output is the "saved_to" in its metadata,
+            which ``SaveImaged(savepath_in_metadict=True)`` writes.
+        kwargs: arguments of ``SupervisedEvaluator``.
     """
 
     def __init__(self, *, checks: RunChecks, record: RunRecord, **kwargs: Any) -> None:

@@ -43,8 +43,8 @@ def _name(image: Any) -> str:
 class RunRecord:
     """A line on the disk for each image whose outputs are all written, in hidden files of the outputs' folder.
 
-    Each process writes a file of its own, ``.finished-<number>.jsonl``, and reads those of all, so that a run may be
-    taken up again by more or fewer processes, here or on other machines with the same folder. An image counts as
+    Each process writes its own file, ``.finished-<number>.jsonl``, and reads the files of all processes. So a run can
+    be continued by more or fewer processes, on this or on other machines with the same folder. An image counts as
     finished where its file is unchanged, its outputs are still there, as long as they were and written over by no later
     run, and weights and settings are the same. The files go when a run has ended with nothing left out.
 
@@ -53,7 +53,7 @@ class RunRecord:
         resume: leave out the images that are finished; else a run starts from the first one. A run that torchrun has
             restarted is taken up in any case.
         ckpt_path: weights of the run; None for none.
-        settings: what the outputs depend on besides, by the names of the options.
+        settings: options that the outputs also depend on, by name.
 
     Example:
         >>> import tempfile
@@ -89,7 +89,7 @@ class RunRecord:
         self._names: set[str] | None = None
 
     def share(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those of a run's items, ``{"image": path or paths}``, that are left for this process.
+        """The items of a run, ``{"image": path or paths}``, that this process has to segment.
 
         Processes that are connected share what is not finished; others, which cannot know when one of them begins,
         share all, and each leaves out what is finished of its own.
@@ -118,7 +118,7 @@ class RunRecord:
         try:
             line = self._earlier.get(_name(image))
             return line is not None and _is_unchanged(line) and self._is_whole(line["outputs"])
-        except (OSError, TypeError):  # told of where the image is read
+        except (OSError, TypeError):  # reported when the image is read
             return False
 
     def note(self, row: Any) -> None:

@@ -26,7 +26,7 @@ class SymmetryInferer(Inferer):
 
     Args:
         inferer: the inference of one image.
-        enabled: False runs ``inferer`` alone and returns the network's logits.
+        enabled: False only runs ``inferer`` and returns the network's logits.
         symmetries: "square" for the eight of the square, "flips" for the image as it is, its rows in reverse order,
             and its columns in reverse order.
         sigmoid: the network's channels are independent of each other, not classes that exclude each other.

@@ -28,7 +28,7 @@ class OverlapTileInferer(Inferer):
     The image is continued by reflection. Every tile is predicted from ``tile_size + 2 * margin`` voxels a side; the
     network may return just the centre (valid convolutions) or all of it (same padding; the margin is cut off). Tiles
     start at multiples of ``divisor``, hence the pooling grids of all tiles coincide and a valid network gives what one
-    pass over the whole image would give. Only one batch of tiles exists at a time beside the input and the output.
+    pass over the whole image would give. Only one batch of tiles exists at a time, in addition to input and output.
 
     Args:
         tile_size: voxels that a tile contributes at most, per side. As few tiles as that allows cover the image, all of

@@ -13,7 +13,7 @@ __all__ = ["PictureWriter", "VolumeWriter"]
 
 
 class _WholeFiles(ImageWriter):
-    """Write beside the file, under a name that the next try overwrites, and move it there once it is on the disk."""
+    """Write to a temporary file in the same folder, which the next try overwrites, and rename it at the end."""
 
     def write(self, filename: str | os.PathLike, verbose: bool = True, **kwargs: Any) -> None:
         part = Path(filename).with_name(f".part.{Path(filename).name}")

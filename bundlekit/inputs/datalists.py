@@ -93,7 +93,7 @@ def find_images(dataset_dir: str | os.PathLike, modalities: Sequence[str] = ()) 
     Args:
         dataset_dir: file or folder.
         modalities: words that the names of a volume's files end with, such as flair and t1, where each has several;
-            the files of one case are then one entry, and one file stands for all files of its case beside it.
+            the files of one case are then one entry, and one of its files stands for all of them.
 
     Raises:
         InputError: where there is nothing of that kind, or no image in it.
@@ -126,8 +126,8 @@ def _cases(paths: list[str], modalities: Sequence[str]) -> list[dict[str, Any]]:
     """The entry of each case in a folder, or of the one case that a single file belongs to."""
     if len(paths) == 1:
         parent = Path(paths[0]).parent
-        beside = [str(parent / name) for name in _image_names(parent)]
-        groups = [group for group in group_files(beside, modalities) if paths[0] in group]
+        siblings = [str(parent / name) for name in _image_names(parent)]
+        groups = [group for group in group_files(siblings, modalities) if paths[0] in group]
     else:
         groups = group_files(paths, modalities)
     if not groups:
@@ -162,7 +162,7 @@ def name_output(path: str | os.PathLike) -> str:
 
 
 def find_overwritten(items: list[dict[str, Any]], name_of: Callable[[str], str] = name_output) -> list[InputError]:
-    """One error for each image whose output would replace that of an earlier one, as of a.png and a.tif.
+    """One error for each image whose output would replace the output of an earlier one, such as a.png and a.tif.
 
     Outputs lie flat in one folder under the input's name without its ending.
 

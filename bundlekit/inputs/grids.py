@@ -48,7 +48,7 @@ class Grid:
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
     def distance_mm(self, other: Grid) -> float:
-        """The largest distance between equal voxel indices of two grids of one shape; it is that of a corner."""
+        """The largest distance between equal voxel indices of two grids of one shape, which is at a corner."""
         if self.affine is None or other.affine is None:
             return 0.0
         corners = np.stack(np.meshgrid(*([0, n - 1] for n in self.shape), [1], indexing="ij")).reshape(4, -1)

@@ -117,7 +117,7 @@ class PictureReader(ImageReader):
         return is_supported_format(filename, _ENDINGS)
 
     def read(self, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        """The paths alone: where this fails LoadImage asks other readers, which would return what is refused here."""
+        """The paths only: after an error here LoadImage would try other readers, which accept invalid files."""
         paths = tuple(str(path) for path in ensure_tuple(data))
         if not self.verify_suffix(paths):
             raise ValueError(f"the files {paths} do not end with one of {', '.join(_ENDINGS)}")

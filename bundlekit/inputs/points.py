@@ -23,7 +23,7 @@ def check_inside(item: dict[str, Any], centre: Any, grid: Grid | None) -> list[I
         item: the entry of a data list, for the message.
         centre: as many numbers as the image has axes: pixels of a plane, as (x, y) from the centre of the upper left
             pixel, or millimetres of a volume.
-        grid: that of the image; None where that could not be read, so that only the form is checked.
+        grid: grid of the image; None if it could not be read, so that only the form is checked.
 
     Example:
         >>> check_inside({"image": "a.png"}, [3, 4.5], Grid((10, 10)))

@@ -51,7 +51,7 @@ class LoadImageOrSeriesd(LoadImaged):
     Programs that hand over images which they have read themselves, as MONAI Deploy, leave out what is called LoadImage.
 
     Args:
-        keys, kwargs: as those of ``LoadImaged``.
+        keys, kwargs: arguments of ``LoadImaged``.
     """
 
     def __init__(self, keys: Any, **kwargs: Any) -> None:

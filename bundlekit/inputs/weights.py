@@ -39,7 +39,7 @@ def check_weights(ckpt_path: str | os.PathLike, network: nn.Module | None = None
 
     Args:
         ckpt_path: the file.
-        network: the network that will load it; None checks the file alone.
+        network: the network that will load it; None checks only the file.
 
     Raises:
         InputError: where the file is missing, unreadable, nested, or of another network.

@@ -23,7 +23,7 @@ __all__ = ["ObjectStatistics", "object_statistics"]
 
 @dataclass(frozen=True)
 class ObjectStatistics:
-    """The counts and sums that the measures of objects are made of; those of several images add up.
+    """The counts and sums from which the scores of objects are computed; they can be added over images.
 
     With the true objects G_i, the predicted objects S_j and the partner X* of each (:func:`object_statistics`):
 
@@ -133,7 +133,7 @@ class _Objects:
 def _partners(shared_px: sparse.csr_array, areas_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number of the object (column) that shares most pixels with each object (row), and how many; 0 for none.
 
-    Of equally many that of the smaller object, where Dice is higher, then the first.
+    Of several with the same overlap the smaller object is taken, whose Dice is higher, and then the first.
     """
     rows, columns, overlaps_px = sparse.find(shared_px)
     order = np.lexsort((columns, areas_px[columns], -overlaps_px, rows))

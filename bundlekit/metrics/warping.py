@@ -40,7 +40,7 @@ def _flip_simple(cells: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     ring = [np.roll(cells, (-row, -column), axis=(0, 1)) for row, column in _RING]
     codes = bytearray(np.packbits(ring, axis=0, bitorder="little").tobytes())
     left, is_simple = bytearray(wrong.tobytes()), _IS_SIMPLE.tobytes()
-    # the bit under which a neighbour sees this pixel is that of the opposite direction
+    # a neighbour sees this pixel under the bit of the opposite direction
     steps = [(row * cells.shape[1] + column, 1 << (k + 4) % 8) for k, (row, column) in enumerate(_RING)]
     queue = deque(np.flatnonzero(wrong).tolist())
     while queue:
@@ -58,9 +58,9 @@ def warp_truth(prediction: NdarrayOrTensor, truth: NdarrayOrTensor, max_distance
     """The truth, moved towards the prediction as far as flips of single pixels go that keep its topology.
 
     A pixel is flipped where it differs from the prediction and is simple: where its flip changes neither the number of
-    4-connected cells nor that of 8-connected membranes in its 3 x 3 neighbourhood, so that cells neither merge, split,
-    appear nor vanish. It ends when no such pixel is left. The image is taken to lie in a frame of membrane, one pixel
-    wide, which closes the cells at its border.
+    4-connected cells nor the number of 8-connected membranes in its 3 x 3 neighbourhood, so that cells neither merge,
+    split, appear nor vanish. It ends when no such pixel is left. The image is taken to lie in a frame of membrane, one
+    pixel wide, which closes the cells at its border.
 
     Args:
         prediction: predicted membranes, 1 membrane, 0 cell.

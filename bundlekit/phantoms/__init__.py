@@ -46,10 +46,10 @@ def make_dataset(
     Args:
         name: the bundle's name, a key of ``KINDS``.
         directory: folder to write to, created if need be; files of others in it are never touched.
-        training: number of images to train with.
-        validation: number of images to validate with.
-        test: number of images to test with.
-        size: edge length of the images in px, or in voxels along y; None takes that of the kind.
+        training: number of training images.
+        validation: number of validation images.
+        test: number of test images.
+        size: edge length of the images in px, or in voxels along y; None takes the size of the kind.
         seed: non-negative seed of the random generator.
 
     Raises:

@@ -26,7 +26,7 @@ class Phantom:
         image: intensities.
         label: class indices on the same grid.
         truth: the known answers by name; numbers that JSON can hold.
-        affine: 4 x 4 matrix from voxel index to position in mm, for a volume whose grid is not that of its kind.
+        affine: 4 x 4 matrix from voxel index to position in mm, for a volume whose grid differs from its kind's.
 
     Shape:
         ``image``: ``(rows, columns)`` or ``(rows, columns, 3)`` for PNG, ``(x, y, z)`` or ``(x, y, z, channels)`` for
@@ -54,7 +54,7 @@ class PhantomKind:
         modality: a name for each image channel, in order.
         labels: a name for each label value, in order from 0.
         ending: file ending of images and labels, ``".png"`` or ``".nii.gz"``. A volume of several channels has a file
-            for each, whose name ends with that of the channel.
+            for each, whose name ends with the name of the channel.
         size: edge length in px or voxels where none is asked for.
         affine: rows of the 4 x 4 matrix from voxel index to position in mm, for volumes that bring none of their own.
         entries: which of the known answers the entries of ``dataset.json`` have as well, such as "centre".
@@ -102,7 +102,7 @@ def _is_truth_of(name: str, path: Path) -> bool:
 
 
 def _refuse_foreign(name: str, directory: Path, planned: set[str]) -> None:
-    """Raise unless everything in the folder is an earlier run's file that this run writes anew."""
+    """Raise unless every file in the folder is from an earlier run and will be overwritten by this one."""
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir()}
     foreign = sorted(present - planned if _is_truth_of(name, directory / "truth.json") else present)
     if foreign:

@@ -8,12 +8,12 @@ import numpy as np
 from skimage.measure import label
 from skimage.segmentation import relabel_sequential
 
-__all__ = ["beside", "draw", "place"]
+__all__ = ["draw", "next_to", "place"]
 
 _NUM_TRIES = 20
 
 
-def beside(rng: np.random.Generator, placed: np.ndarray, apart_px: Callable[[float], float]) -> np.ndarray:
+def next_to(rng: np.random.Generator, placed: np.ndarray, apart_px: Callable[[float], float]) -> np.ndarray:
     """A place (row, column) in a random direction from one of the circles.
 
     Args:
@@ -22,7 +22,7 @@ def beside(rng: np.random.Generator, placed: np.ndarray, apart_px: Callable[[flo
         apart_px: distance from that circle's centre, by its radius.
 
     Example:
-        >>> centre = beside(np.random.default_rng(0), np.array([[10.0, 20, 3]]), lambda radius: 2 * radius)
+        >>> centre = next_to(np.random.default_rng(0), np.array([[10.0, 20, 3]]), lambda radius: 2 * radius)
         >>> round(float(np.hypot(*(centre - [10, 20]))), 6)
         6.0
     """
@@ -76,7 +76,7 @@ def draw(
         min_area_px: pieces that are smaller are left out.
 
     Returns:
-        The number from 1 of the 4-connected piece at each pixel, 0 outside; and that of the circle it was drawn from.
+        The number from 1 of the 4-connected piece at each pixel, 0 outside; and the number of its circle.
 
     Shape:
         ``grid``: ``(2, rows, columns)``. Both maps: ``(rows, columns)``.

@@ -154,9 +154,9 @@ def _cytoplasm(rng: np.random.Generator, regions: np.ndarray) -> np.ndarray:
 def membrane_em(rng: np.random.Generator, size: int) -> Phantom:
     """Make one section of nerve tissue whose cells can be counted.
 
-    Regions are those of an additively weighted Voronoi diagram of ellipses of many sizes, seen through a smooth warp.
+    Regions are cells of an additively weighted Voronoi diagram of ellipses of many sizes, warped smoothly.
     The membrane between them is 2 to 5 px wide and dark; mitochondria, vesicles, dots, dark smears along membranes,
-    uneven brightness, blur and noise make its darkness alone a poor guide.
+    uneven brightness, blur and noise make darkness an insufficient criterion.
 
     Args:
         rng: source of all randomness.

@@ -10,7 +10,7 @@ from skimage.measure import label
 from skimage.segmentation import find_boundaries
 
 from .dataset import Phantom, PhantomKind
-from .ellipses import beside, draw, place
+from .ellipses import draw, next_to, place
 
 __all__ = ["GLAND_HISTOLOGY", "gland_histology"]
 
@@ -44,7 +44,7 @@ def _circles(rng: np.random.Generator, size: int) -> np.ndarray:
         centre = rng.uniform(-margin, size + margin, 2)
         if rng.random() >= 0.3:
             return centre, 0.25 * radius
-        return beside(rng, placed, lambda other: other + radius * rng.uniform(0.85, 1.1)), -0.16 * radius
+        return next_to(rng, placed, lambda other: other + radius * rng.uniform(0.85, 1.1)), -0.16 * radius
 
     return place(first, radii[1:], size, propose, lambda radius: margin)
 
@@ -52,8 +52,7 @@ def _circles(rng: np.random.Generator, size: int) -> np.ndarray:
 def _glands(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Id from 1 of the gland at each pixel, 0 outside, and the radius by id in px.
 
-    Each circle is drawn out to an ellipse and seen through a smooth warp. Ids are those of 4-connected pieces; slivers
-    are left out.
+    Each circle is stretched to an ellipse and warped smoothly. Each 4-connected piece has an id; slivers are left out.
     """
     grid = np.mgrid[:size, :size].astype(float)
     for sigma_px, shift_px in ((5, 0.8), (12, 3.0), (30, 5.0)):
@@ -129,7 +128,7 @@ def _draw_gaps(rng: np.random.Generator, stains: np.ndarray, far_px: np.ndarray)
 
 
 def _draw_heaps(rng: np.random.Generator, stains: np.ndarray, far_px: np.ndarray) -> None:
-    """Lymphocytes: nuclei as dark and dense as those of a gland, but in a heap and round no lumen."""
+    """Draw lymphocytes: nuclei as dark and dense as a gland's, but in a heap and without a lumen."""
     places = _spread(rng, (_noise(rng, len(far_px), 9) > 1.7) & (far_px > 3), 4.2)
     stains[0] += 0.8 * _spots(rng, places, np.zeros(len(places)), (2.3, 2.0), len(far_px))
 
@@ -181,8 +180,8 @@ def gland_histology(rng: np.random.Generator, size: int) -> Phantom:
     """Make one section of colon tissue whose glands can be counted.
 
     A gland is a warped ellipse: nuclei along its outer edge, cells with vacuoles, and a pale lumen. Some lean on
-    another and some are cut by the image's edge. Colour alone is a poor guide: fat and vessels are as pale as a lumen,
-    heaps of lymphocytes as dark as the epithelium, and stains, lamp, sharpness and noise differ between images.
+    another and some are cut by the image's edge. Colour is not a sufficient criterion: fat and vessels are as pale as a
+    lumen, heaps of lymphocytes as dark as the epithelium, and stains, lamp, sharpness and noise differ between images.
 
     Args:
         rng: source of all randomness.

@@ -7,7 +7,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.color import rgb_from_hed
 
 from .dataset import Phantom, PhantomKind
-from .ellipses import beside, draw, place
+from .ellipses import draw, next_to, place
 
 __all__ = ["NUCLEI_MICROSCOPY", "nuclei_microscopy"]
 
@@ -34,7 +34,7 @@ def _circles(rng: np.random.Generator, size: int) -> np.ndarray:
         centre = rng.uniform(-radius / 2, size + radius / 2, 2)
         if rng.random() >= 0.35:
             return centre, 2.0
-        return beside(rng, placed, lambda other: (other + radius) * rng.uniform(0.8, 0.95)), -0.21 * 2 * radius
+        return next_to(rng, placed, lambda other: (other + radius) * rng.uniform(0.8, 0.95)), -0.21 * 2 * radius
 
     return place(first, radii, size, propose, lambda radius: radius)
 

@@ -59,8 +59,8 @@ def _scan(rng: np.random.Generator, tissue: np.ndarray, noise: float) -> np.ndar
 def hippocampus(rng: np.random.Generator, size: int) -> Phantom:
     """Make one cropped volume with a hippocampus: an ellipsoid along y, cut at right angles in front of its middle.
 
-    A ventricle, darker than anything, and a bright vessel lie beside it. The scale of intensities varies from volume to
-    volume over four powers of ten, as in the real ones.
+    A ventricle, darker than anything else, and a bright vessel are next to it. The scale of intensities varies from
+    volume to volume over four powers of ten, as in the real ones.
 
     Args:
         rng: source of all randomness.

@@ -122,7 +122,7 @@ def open_layout(output: Path, header: Mapping[str, Any]) -> Iterator[dict[str, l
 def run_preparation(
     parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace], Mapping[str, Sequence]]
 ) -> int:
-    """The command line of a prepare_data.py; gives its exit code, 1 after errors that were told on stderr.
+    """Run the command line of a prepare_data.py and return its exit code: 1 if errors were printed on stderr.
 
     Args:
         parser: knows the program's own options; gets ``--source`` and ``--output``.

@@ -41,7 +41,7 @@ copy or download it again
 
 
 def read_ids(path: str | os.PathLike, thing: str) -> np.ndarray:
-    """The id of the object at each pixel, 0 outside: (rows, columns) of uint16; those of a palette are the indices.
+    """The id of the object at each pixel, 0 outside: (rows, columns) of uint16; for a palette image the indices.
 
     Args:
         path: the file.

@@ -20,7 +20,7 @@ class Case(NamedTuple):
 
     Args:
         name: of the files to write.
-        images: the file of each modality, by its name; one alone leaves its name out of the file's.
+        images: the file of each modality, by its name; with a single modality the file's name does not contain it.
         label: file of the label map; None where there is none.
     """
 
@@ -33,7 +33,7 @@ class Plan(NamedTuple):
     """What a prepare_data.py would write, and why it cannot.
 
     Args:
-        cases, sections, header, convert_image, convert_label: as those of :func:`write_cases`.
+        cases, sections, header, convert_image, convert_label: see :func:`write_cases`.
         errors: all that is wrong with the files.
     """
 

@@ -25,7 +25,7 @@ from ..inputs.datalists import read_section
 
 __all__ = ["as_shown", "draw_overlay", "main", "save_overlay", "save_overlays"]
 
-# Okabe and Ito's colours without black, which the colour-blind can tell apart; label 8 has that of label 1 again.
+# Okabe and Ito's colours for the colour-blind, without black; label 8 has the colour of label 1 again.
 _COLOURS = np.array(
     [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)], float
 )

@@ -136,8 +136,8 @@ class LungReport:
     volume; both are complete after every volume. ``<name>_report.png`` shows it.
 
     Args:
-        record: that of the run, which keeps what all its processes have measured; its folder is written to.
-        enabled: whether to write anything; a volume in which a lung is missing is spoken of in any case.
+        record: record of the run, with the measurements of all its processes; the report is written to its folder.
+        enabled: whether to write the report; a volume in which a lung is missing is always reported.
 
     Raises:
         KeyError: where the evaluator's items lack "hu", or "pred" and "left_out_ml" from

@@ -52,7 +52,7 @@ class MaskReport:
     An image without the object has "no" in the column "found" and is named on stderr as well.
 
     Args:
-        record: that of the run, which keeps the rows of all its processes; its folder is written to.
+        record: record of the run, with the rows of all its processes; the report is written to its folder.
         what: name of the object.
 
     Example:

@@ -24,7 +24,7 @@ class ProgressBar(_Bar):
         desc: the word in front of the bar, such as "training" or "images".
         persist: whether the bar stays on the screen when it is full.
         mininterval: seconds between two drawings, at least.
-        options: what ignite's bar and tqdm take besides these.
+        options: further arguments of ignite's bar and tqdm.
 
     Example:
         >>> from ignite.engine import Engine

@@ -71,8 +71,8 @@ def effective_receptive_field(
     """How strongly each voxel moves one output: sum_c |d network(image)[channel, pixel] / d image[c, voxel]|.
 
     The network runs once, in evaluation mode, and once backwards. The image is continued by reflection to a size that
-    the network takes; a voxel's gradient includes that of its reflections. Modes and gradients of the network stay as
-    they were, and the caller may be under ``torch.no_grad`` or ``torch.inference_mode``.
+    the network takes; a voxel's gradient includes the gradients of its reflections. Modes and gradients of the network
+    stay as they were, and the caller may be under ``torch.no_grad`` or ``torch.inference_mode``.
 
     Args:
         network: gives (1, K, *spatial) for (1, C, *spatial).
@@ -177,7 +177,7 @@ def draw_receptive_field(
     start: Sequence[int] | None = None,
     title: str = "",
 ) -> Figure:
-    """The image, its pixel marked, beside the effective receptive field as part of its maximum, on a logarithmic scale.
+    """The image with its pixel marked, next to the effective receptive field relative to its maximum, on a log scale.
 
     Both show the circles around the pixel that hold 50 % (dotted) and 95 % of the gradient. The first axis runs to the
     right, the second down, as MONAI reads pictures; of a volume it is the slice through the pixel, the second axis up.

@@ -34,8 +34,8 @@ class ReceptiveFieldPicture:
     Args:
         network: the evaluator's network, with same padding; may be wrapped for distributed evaluation.
         pixel: (x, y) or (x, y, z) in the image's file, counted from 0, in the order that MONAI's readers give the
-            axes: x columns from the left and y rows from the top of a picture. The image's affine tells where the
-            preprocessing has moved it.
+            axes: x columns from the left and y rows from the top of a picture. The position after the
+            preprocessing follows from the image's affine.
         output_dir: folder to write to, created if need be.
         channel: channel of the output.
         max_size_px: a larger image is cut to a window of this size around the pixel, which bounds the memory.

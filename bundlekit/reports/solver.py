@@ -79,7 +79,7 @@ class SolverReport:
     def _start(self, engine: Engine) -> None:
         self._rows.clear()
         self._begin_image(engine)
-        self._remove_hooks()  # those of a run that was interrupted
+        self._remove_hooks()  # left by a run that was interrupted
         self._hooks = [block.register_forward_hook(self._count) for block in self.blocks]
 
     def _count(self, block: Any, inputs: Any, output: Any) -> None:

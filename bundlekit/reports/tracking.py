@@ -95,7 +95,7 @@ class TensorBoardPictures:
 class MLFlowPictures(MLFlowHandler):
     """Keeps pictures of the first validation images as artifacts ``pictures/<name>/epoch_<n>.png`` of the MLflow run.
 
-    The run is that of MONAI's ``--tracking mlflow``, which takes the same first three arguments.
+    The run is the one that MONAI's ``--tracking mlflow`` starts, with the same first three arguments.
 
     Args:
         tracking_uri: where MLflow keeps its runs, such as ``sqlite:////folder/mlruns.db``.
@@ -140,7 +140,7 @@ def end_runs(handlers: Sequence[Any]) -> None:
     MONAI does so for a training and an inference; the handler that it gives to a validator leaves that to the trainer.
 
     Args:
-        handlers: of the evaluator; others than MLflow's are left alone.
+        handlers: handlers of the evaluator; only MLflow's are changed.
 
     Example:
         >>> end_runs([])

@@ -27,7 +27,7 @@ class TrainingState:
 
     Attach it after all handlers that change what it saves (learning rate, validation): it goes last in the list.
     ``state_path`` holds everything that a resumed run needs; ``ckpt_path`` is a flat state_dict of the network for
-    inference; ``history.json`` beside the state has loss, learning rate, validation metrics and, as "terms", the
+    inference; ``history.json`` next to the state has loss, learning rate, validation metrics and, as "terms", the
     trainer's own metrics per epoch. The last epoch is validated whatever the interval. Each file is replaced as a
     whole, so a kill at any time leaves the previous one.
 

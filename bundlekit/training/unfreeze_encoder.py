@@ -13,7 +13,7 @@ __all__ = ["UnfreezeEncoder"]
 class UnfreezeEncoder:
     """Freeze the encoder of a network in each epoch before ``epoch``, and in no other.
 
-    It looks at the epoch's number alone, so that a training that is resumed is in the same state. The optimiser has to
+    It depends only on the epoch's number, so a resumed training is in the same state. The optimiser has to
     hold the encoder's parameters from the beginning, best in a group of its own with a lower learning rate; without a
     gradient it leaves them as they are.
 

@@ -19,7 +19,7 @@ __all__ = ["SubpixelShift", "SubpixelShiftd"]
 class SubpixelShift(Transform):
     """Moves an image by a fraction of a pixel on the same grid: out(x) = image(x - shift).
 
-    For labels that lie beside what they mark by the same small offset in all images. An augmentation that turns and
+    For labels with the same small offset from the image in all images of a data set. An augmentation that turns and
     mirrors images makes such an offset unlearnable; moving the images onto their labels, in training and in
     inference, removes it. Cubic splines, the image mirrored at its border. MONAI's ``Affined`` would also move the
     image's affine, and with it the result.
@@ -31,7 +31,7 @@ class SubpixelShift(Transform):
         (channels, *spatial) to the same, float32.
 
     Raises:
-        ValueError: when the number of shifts is not that of the spatial axes.
+        ValueError: when the number of shifts differs from the number of spatial axes.
 
     Example:
         >>> SubpixelShift([0, 1.0])(np.arange(8.0).reshape(1, 2, 4))[0, :, 1:].round(6)

@@ -34,7 +34,7 @@ class CloseCells(Transform):
     partition starts as the watershed of the smoothed p, one basin for each minimum that is at least ``depth`` deep.
     Then the two neighbours whose common border has the smallest mean of p are merged, again and again, as long as that
     mean is below ``merge_below``. A gap in a membrane counts with its share of the whole border, however low p is in
-    it; a threshold, or the depth of a watershed, sees its lowest point alone.
+    it; a threshold, or the depth of a watershed, depends only on its lowest point.
 
     Args:
         threshold: probability above which a pixel is membrane.
@@ -94,7 +94,7 @@ class CloseCells(Transform):
 
 
 class CloseCellsd(Mapped):
-    """Dictionary form of :class:`CloseCells`; the arguments between ``keys`` and the last are those of the class.
+    """Dictionary form of :class:`CloseCells`; the arguments between ``keys`` and the last are as in the class.
 
     Example:
         >>> CloseCellsd("pred", 0.5, 1.0, 0.01, 0.5)({"pred": torch.zeros(1, 4, 4)})["pred"].sum()

@@ -86,7 +86,7 @@ class RandColourJitter(RandomizableTransform):
 
 
 class RandColourJitterd(RandomizableTransform, MapTransform):
-    """:class:`RandColourJitter` of each of ``keys``, with one draw for all; the arguments are those of the class.
+    """:class:`RandColourJitter` of each of ``keys``, with one draw for all; the arguments are as in the class.
 
     Example:
         >>> image = np.random.rand(3, 4, 4)

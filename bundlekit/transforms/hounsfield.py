@@ -30,9 +30,9 @@ _MAX_VALUES = 1_000_000
 def find_offset(values: np.ndarray) -> int | None:
     """What to subtract from the values of a volume to get Hounsfield units; None where they are no CT.
 
-    It is 0 where some values are as those of air or lung, below -500; padding, below -1500, does not count. It is 1024
-    where no value is below 0 by more than noise and, less 1024, some are as those of air, a tenth of all of soft tissue
-    and no more than a tenth of bone.
+    It is 0 where some values are in the range of air or lung, below -500; padding, below -1500, does not count. It is
+    1024 where no value is below 0 by more than noise and where, less 1024, some values are in the range of air, a tenth
+    of all in the range of soft tissue and no more than a tenth in the range of bone.
 
     Args:
         values: of a volume, of any shape; a million of them, from all slices, are looked at.
@@ -90,7 +90,7 @@ class HounsfieldUnitsd(MapTransform):
 
     Args:
         keys: volumes to change.
-        raw_key: where to keep v - offset, which still tells padding from air; None for nowhere.
+        raw_key: key for v - offset, in which padding and air still differ; None stores it nowhere.
 
     Shape:
         - input, output: any.

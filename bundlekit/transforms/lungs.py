@@ -21,7 +21,7 @@ __all__ = ["LEFT", "RIGHT", "SeparateLungsd", "separate_lungs", "to_ras"]
 
 RIGHT, LEFT = 1, 2
 _BODY_HU = -500  # tissue lies above, air and lung below
-_AIR_HU = -975  # on average, lung lies above, that of emphysema as well
+_AIR_HU = -975  # on average, lung lies above, also with emphysema
 _FOAM_HU = -925  # on average, foam of a table and emphysema lie below, other lung above
 _DISC_MM, _COARSE_MM = 25.0, 3.0  # half the thickness of a table at least, and of no chest; a pixel fine enough for it
 _MIN_SHARE = 0.1  # of the largest piece: less than any lung, more than what is seen of a windpipe
@@ -77,7 +77,7 @@ def _body(hu: np.ndarray) -> np.ndarray:
 
 
 def _midline_mm(body: np.ndarray, affine: np.ndarray) -> float:
-    """Mean x of the body; that of the volume where there is none."""
+    """Mean x of the body, or of the volume if there is no body."""
     if not body.any():
         body = np.ones_like(body)
     counts = [body.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
@@ -170,7 +170,7 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tupl
        the padding round a scanner's field of view, which is no lung itself: it is denser than air, and where it is as
        light as foam it lies in the body's convex hull.
     2. Pieces of less than a tenth of the largest one are dropped: what the network took of windpipe and bowel. There
-       may be one lung alone, or none where no axial slice of the largest piece has 1 cm². What a piece encloses, a
+       may be only one lung, or none where no axial slice of the largest piece has 1 cm². What a piece encloses, a
        nodule for instance, is part of it.
     3. A piece with a fifth of its volume beyond the midline, the body's mean x, may be both lungs that touch: it is
        peeled, up to 12 mm deep, until it falls into a part on each side, from which both grow back.

@@ -25,7 +25,7 @@ class ToGrey(Transform):
         ValueError: for any other number of channels.
 
     Source:
-        Hu et al. 2018, section 2.1, which does not give the weights; these are those of ``skimage.color.rgb2gray``.
+        Hu et al. 2018, section 2.1, which does not give the weights; here they are ``skimage.color.rgb2gray``'s.
 
     Example:
         >>> ToGrey()(np.array([100.0, 200.0, 0.0]).reshape(3, 1, 1)).ravel().round(2)
@@ -56,7 +56,7 @@ class EvenContrast(Transform):
     """Contrast limited adaptive histogram equalisation (CLAHE) of each channel, by scikit-image.
 
     Args:
-        num_tiles: histograms are those of tiles; so many lie along each axis.
+        num_tiles: number of tiles along each axis; each has its own histogram.
         clip_limit: share of a tile's pixels that one grey value may have; what is above goes to the others.
 
     Shape:
@@ -93,7 +93,7 @@ class EvenContrast(Transform):
 
 
 class EvenContrastd(Mapped):
-    """:class:`EvenContrast` of each of ``keys``; the arguments between ``keys`` and the last are those of the class.
+    """:class:`EvenContrast` of each of ``keys``; the arguments between ``keys`` and the last are as in the class.
 
     Example:
         >>> EvenContrastd("image")({"image": np.full((1, 4, 4), 0.5)})["image"].max().item()

@@ -17,8 +17,8 @@ __all__ = ["LightObjects", "LightObjectsd"]
 class LightObjects(Transform):
     """Normalise an image and invert it where its objects are dark: out = s (clip(I, low, high) - mean) / std.
 
-    low and high are percentiles of all values, so that a hot pixel decides nothing, and mean and std those of the
-    clipped values, all channels together, so that colours remain. s is the sign of the skewness of L, the mean of the
+    low and high are percentiles of all values, so that a hot pixel has no influence, and mean and std are of the
+    clipped values of all channels together, so that colours remain. s is the sign of the skewness of L, the mean of the
     clipped channels at each pixel: sum (L - mean L)^3. Objects that cover less than half of an image make the longer
     tail of its grey values, above the background where they are lighter (fluorescence), below it where they are darker
     (stained tissue, phase contrast). Inverting the latter gives a network one task in place of two: it needs no
@@ -30,7 +30,7 @@ class LightObjects(Transform):
     Args:
         lower: percentile that becomes the smallest value.
         upper: percentile that becomes the largest value.
-        max_samples: percentiles, moments and sign are those of at most about this many pixels, on a regular grid.
+        max_samples: percentiles, moments and sign are computed from at most about this many pixels, on a regular grid.
 
     Shape:
         (channels, *spatial), any range and type, to the same, float32. An image of one value becomes 0.
@@ -72,7 +72,7 @@ class LightObjects(Transform):
 
 
 class LightObjectsd(Mapped):
-    """:class:`LightObjects` of each of ``keys``; the arguments between ``keys`` and the last are those of the class.
+    """:class:`LightObjects` of each of ``keys``; the arguments between ``keys`` and the last are as in the class.
 
     Example:
         >>> LightObjectsd("image")({"image": torch.ones(3, 4, 4)})["image"].abs().max()

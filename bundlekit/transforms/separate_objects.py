@@ -55,7 +55,7 @@ class SeparateObjects(Transform):
         ValueError: when the input has not two channels.
 
     Source:
-        The thresholds and sizes are those of the code of Pinckaers & Litjens 2019, arXiv:1910.10470.
+        The thresholds and sizes are from the code of Pinckaers & Litjens 2019, arXiv:1910.10470.
 
     Differs from that code:
         It grows by a maximum filter, which lets the object of the higher number cover its neighbour.
@@ -97,7 +97,7 @@ class SeparateObjects(Transform):
 
 
 class SeparateObjectsd(Mapped):
-    """Dictionary form of :class:`SeparateObjects`; the arguments between ``keys`` and the last are those of the class.
+    """Dictionary form of :class:`SeparateObjects`; the arguments between ``keys`` and the last are as in the class.
 
     Example:
         >>> SeparateObjectsd("pred")({"pred": torch.ones(2, 30, 30)})["pred"].unique()

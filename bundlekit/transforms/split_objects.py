@@ -28,7 +28,7 @@ class SplitObjects(Transform):
     the seed of an object, and the watershed of -D gives each seed its share of the piece. A disc has one maximum; two
     discs that overlap have two, and are cut at the neck between them. The pieces are worked through one by one, those
     of more than 1280 px a side in windows of 1024 px and 128 px around, of which each gives the objects whose centre it
-    holds, so that little memory is needed besides the map and the labels.
+    holds, so that little memory is needed in addition to the map and the labels.
 
     Args:
         threshold: probability above which a pixel belongs to an object.
@@ -119,7 +119,7 @@ class SplitObjects(Transform):
 
 
 class SplitObjectsd(Mapped):
-    """Dictionary form of :class:`SplitObjects`; the arguments between ``keys`` and the last are those of the class.
+    """Dictionary form of :class:`SplitObjects`; the arguments between ``keys`` and the last are as in the class.
 
     Example:
         >>> SplitObjectsd("pred")({"pred": torch.ones(1, 9, 9)})["pred"].unique()

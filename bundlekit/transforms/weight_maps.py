@@ -89,7 +89,7 @@ class BorderWeightMap(Transform):
 
 
 class BorderWeightMapd(Mapped):
-    """:class:`BorderWeightMap` of ``keys``, stored under ``output_key``; the other arguments are those of the class.
+    """:class:`BorderWeightMap` of ``keys``, stored under ``output_key``; the other arguments are as in the class.
 
     Example:
         >>> sorted(BorderWeightMapd()({"label": np.array([[[0, 1, 0]]])}))

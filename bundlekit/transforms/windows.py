@@ -20,8 +20,8 @@ class Foveate(Transform):
     """Blurs a window the more the farther from its centre: out(x) is the image blurred with sigma(r), at x.
 
     sigma(r) = sigma_px * clip((r - fovea_px) / (rim - fovea_px), 0, 1), with r the distance from the window's centre
-    and rim that of the nearest edge, (shortest side - 1) / 2. The blur is Gaussian, on the window mirrored at its
-    edge. It is computed for ``num_levels`` equal steps of sigma; values in between are interpolated linearly.
+    and rim the distance of the nearest edge, (shortest side - 1) / 2. The blur is Gaussian, on the window mirrored at
+    its edge. It is computed for ``num_levels`` equal steps of sigma; values in between are interpolated linearly.
 
     Args:
         fovea_px: radius around the centre within which nothing changes, in pixels.
@@ -68,7 +68,7 @@ class Foveate(Transform):
 
 
 class Foveated(Mapped):
-    """:class:`Foveate` of each of ``keys``; the other arguments are those of the class.
+    """:class:`Foveate` of each of ``keys``; the other arguments are as in the class.
 
     Example:
         >>> Foveated("image", fovea_px=1, sigma_px=1.0)({"image": np.eye(5)[None]})["image"].shape
@@ -136,7 +136,7 @@ class NonUniformSample(Transform):
 
 
 class NonUniformSampled(Mapped):
-    """:class:`NonUniformSample` of each of ``keys``; the other arguments are those of the class.
+    """:class:`NonUniformSample` of each of ``keys``; the other arguments are as in the class.
 
     Example:
         >>> NonUniformSampled("image", output_size=5, fovea_px=1)({"image": np.zeros((1, 11, 11))})["image"].shape

@@ -90,7 +90,7 @@ def resident_mib() -> float:
 
 
 def peak_mib() -> float:
-    """Of this process alone: what getrusage tells begins with the memory of the process that started it."""
+    """The peak of this process only; getrusage's peak begins with the memory of the process that started it."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -102,7 +102,7 @@ def peak_above_network(name: str, args: argparse.Namespace) -> float:
     image = load_image(args.image, args.size)
     network(torch.zeros(1, 3, 64, 64))
     before = resident_mib()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, without that of reading the image
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, without the peak of reading the image
     contenders()[name]()(image, network)
     return peak_mib() - before
 
@@ -149,7 +149,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def run_slide(args: argparse.Namespace) -> None:
-    """inference.json as a user runs it, on one RGB image; its peak beside that of a small image."""
+    """Run inference.json as a user does on one RGB image, and print its peak and a small image's."""
     peaks, seconds = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         for name, (rows, columns) in (("small", (64, 64)), ("slide", tuple(args.slide))):

@@ -37,7 +37,7 @@ def _segments(num_steps: int, kept: list[int]) -> Iterator[tuple[int, range]]:
 
 
 def find_parameters(func: nn.Module) -> list[torch.Tensor]:
-    """The parameters of a field, each once; those of a replica of DataParallel too, which lists none itself."""
+    """The parameters of a field, each once; also of a replica of DataParallel, which lists none itself."""
     found: dict[int, torch.Tensor] = {}
     for module in func.modules():
         held: Any = module._former_parameters if getattr(module, "_is_replica", False) else module._parameters
@@ -46,7 +46,7 @@ def find_parameters(func: nn.Module) -> list[torch.Tensor]:
 
 
 class _Checkpointed(torch.autograd.Function):
-    """Forward: any solve. Backward: each step again, alone, from its starting state, and its gradients chained.
+    """Forward: any solve. Backward: each step again, one at a time, from its starting state; gradients are chained.
 
     The parameters are inputs, so that their gradients arrive where DistributedDataParallel waits for them.
     """
@@ -67,7 +67,7 @@ class _Checkpointed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple:
-        tensors = ctx.saved_tensors  # once: each look unpacks them anew
+        tensors = ctx.saved_tensors  # once: every access unpacks them again
         params, saved = tensors[: ctx.num_params], tensors[ctx.num_params :]
         present = find_parameters(ctx.solver.func)
         if [p.data_ptr() for p in present] != [p.data_ptr() for p in params]:
@@ -152,7 +152,7 @@ def solve_with_checkpoints(solver: RungeKutta, y: torch.Tensor, max_states: int)
 
     Raises:
         SolverError: when the dynamics cannot be integrated.
-        RuntimeError: in backward, when the field's parameters are no longer those of the forward pass.
+        RuntimeError: in backward, when the field's parameters have changed since the forward pass.
 
     Source:
         Gholami et al. 2019, "ANODE: Unconditionally Accurate Memory-Efficient Gradients for Neural ODEs", section 3
