@@ -1,20 +1,20 @@
-"""Lay out the volumes of a BraTS challenge as this bundle reads them: images/, labels/, dataset.json.
+"""Convert the volumes of a BraTS challenge to this bundle's layout: images/, labels/, dataset.json.
 
-Takes either form:
+Two kinds of source are supported:
 
     python scripts/prepare_data.py --source MICCAI_BraTS2020_TrainingData --output data --fold 0
     python scripts/prepare_data.py --source brats2015 --output data   # images/ (Flair, T1c, brain mask), labels/
 
-The first is the official download of 2017 to 2020: a folder for each patient with <patient>_flair, _t1, _t1ce, _t2 and
-_seg, .nii or .nii.gz, at any depth (those of up to 2019 are in HGG/ and LGG/). The patients are sorted by name: every
-fifth one, from number --fold on, tests; every eighth of the others validates; the rest trains. Where no patient has a
-_seg, as in the validation data, all are in the list "test", without labels. One patient of 2020 has a label of another
-name (W39_1998.09.19_Segm), which is found.
+The first is the official download of 2017 to 2020: a folder per patient with <patient>_flair, _t1, _t1ce, _t2 and _seg,
+.nii or .nii.gz, at any depth (until 2019 in HGG/ and LGG/). The patients are sorted by name: every fifth one, starting
+with number --fold, is for testing; every eighth of the others is for validation; the rest is for training. If no
+patient has a _seg, as in the validation data, all are in the list "test", without labels. The label of one patient of
+2020 with another name (W39_1998.09.19_Segm) is found, too.
 
-The second has few patients: the second half, by name, trains; the first half validates and is the list "test" too.
-Their intensities are normalised, so that air is no longer 0: it is set to 0 again by <patient>_brainmask.
+The second has few patients: by name, the second half is for training; the first half is for validation and is also the
+list "test". The intensities are normalised, so that air is no longer 0: it is set to 0 again with <patient>_brainmask.
 
-Volumes of the first form are copied as they are. All that is wrong with the files is told at once, before anything is
+Volumes of the first kind are copied unchanged. All faults of the files are reported at once, before anything is
 written; dataset.json is written last.
 """
 

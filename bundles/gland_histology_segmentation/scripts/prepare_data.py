@@ -1,17 +1,18 @@
-"""Lay out images of glands, or of nuclei, as this bundle reads them: images/, labels/ (ids of objects), dataset.json.
+"""Convert images of glands, or of nuclei, to this bundle's layout: images/, labels/ (object ids), dataset.json.
 
-Takes either form:
+Two kinds of source are supported:
 
     python scripts/prepare_data.py --source DOWNLOAD --output data   # GlaS: train_1.bmp, train_1_anno.bmp, ...
     python scripts/prepare_data.py --source FOLDER --output data     # images/*.png, labels/*.png, split.csv (id,split)
 
-Of the GlaS challenge's download, the folder "Warwick QU Dataset (Released 2016_07_08)", the images train_* train; but
-every eighth of them, sorted by the grade in Grade.csv where it is there and then by number, validates instead: ten of
-85, benign and malignant in the same shares. testA_* and testB_* together are the list "test", and each is also a list
-of its own, "testA" and "testB". In a folder split.csv says for each image: train, val or test.
+The GlaS challenge's download is the folder "Warwick QU Dataset (Released 2016_07_08)". Its images train_* are for
+training, except every eighth of them, which is for validation; they are sorted by the grade in Grade.csv, if there is
+one, and then by number, which gives ten of 85, benign and malignant in the same proportions. testA_* and testB_*
+together are the list "test"; each is also a list of its own, "testA" and "testB". In a folder, split.csv assigns each
+image to train, val or test.
 
-In a label 0 is background and each object has an id of its own, up to 65535, which is kept. All that is wrong with the
-files is told at once, before anything is written; dataset.json is written last.
+In a label 0 is background, and each object has an id of its own, up to 65535, which is kept. All faults of the files
+are reported at once, before anything is written; dataset.json is written last.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Lay out the hippocampus volumes of the Medical Segmentation Decathlon as this bundle reads them.
+"""Convert the hippocampus volumes of the Medical Segmentation Decathlon to this bundle's layout.
 
     python scripts/prepare_data.py --source Task04_Hippocampus --output data --fold 0
 
-The source is the official download, unpacked (imagesTr/, labelsTr/), or a folder with images/ and labels/. Volumes are
-copied as they are to images/ and labels/, and dataset.json lists them. The cases are sorted by name: every fifth one,
-from number --fold on, tests; every eighth of the others validates; the rest trains.
+The source is the unpacked official download (imagesTr/, labelsTr/), or a folder with images/ and labels/. Volumes are
+copied unchanged to images/ and labels/, and dataset.json lists them. The cases are sorted by name: every fifth one,
+starting with number --fold, is for testing; every eighth of the others is for validation; the rest is for training.
 
-Files that begin with a dot are left out: the official archive has one beside each volume, made by its packer. All that
-is wrong with the files is told at once, before anything is written; dataset.json is written last.
+Files whose names begin with a dot are ignored: the official archive has one for each volume, made by its packer. All
+faults of the files are reported at once, before anything is written; dataset.json is written last.
 """
 
 from __future__ import annotations

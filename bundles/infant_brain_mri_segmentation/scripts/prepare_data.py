@@ -1,14 +1,14 @@
-"""Convert the volumes of the iSeg challenges to what this bundle reads: NIfTI in images/ and labels/, dataset.json.
+"""Convert the volumes of the iSeg challenges to this bundle's layout: NIfTI in images/ and labels/, dataset.json.
 
     python scripts/prepare_data.py --source iSeg-2019-Training --output data --fold 0
 
-The source holds pairs of Analyze files, subject-1-T1.hdr and .img, likewise -T2 and -label, for each subject. In the
-labels 0, 10, 150 and 250 (background, cerebrospinal fluid, grey and white matter) become 0 to 3. The subjects are
-sorted by number: number --fold of them tests, the last of the others validates, the rest trains. Where no subject has
-a label, as in the challenge's test data, all are in the list "test", without labels.
+The source has pairs of Analyze files for each subject: subject-1-T1.hdr and .img, and the same for -T2 and -label. In
+the labels 0, 10, 150 and 250 (background, cerebrospinal fluid, grey and white matter) become 0 to 3. The subjects are
+sorted by number: number --fold is for testing, the last of the others is for validation, the rest is for training. If
+no subject has a label, as in the challenge's test data, all are in the list "test", without labels.
 
-Analyze files hold the size of a voxel but no orientation: the convention of SPM is written, x from the right to the
-left. All that is wrong with the files is told at once, before anything is written; dataset.json is written last.
+Analyze files have voxel sizes but no orientation: the orientation written is SPM's convention, x from right to left.
+All faults of the files are reported at once, before anything is written; dataset.json is written last.
 """
 
 from __future__ import annotations

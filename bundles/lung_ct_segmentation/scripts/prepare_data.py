@@ -1,23 +1,24 @@
-"""Lay out CT volumes or slices with masks of the lungs as this bundle reads them: images/, labels/ and dataset.json.
+"""Convert CT volumes or slices with lung masks to this bundle's layout: images/, labels/ and dataset.json.
 
     python scripts/prepare_data.py --source DOWNLOAD --output data --fold 0   # "Finding and measuring lungs in CT data"
     python scripts/prepare_data.py --source FOLDER --output data --fold 0     # any folder of NIfTI volumes with masks
 
-Kaggle's download, unpacked, has slices in 2d_images/ and 2d_masks/ (*.tif of the same names) and volumes in 3d_images/
-(IMG_*.nii.gz and MASK_*.nii.gz); either alone will do. A slice becomes a volume of one slice, with pixels of 0.7 mm,
-since the files do not say. A volume with its slices, as wide as high, along the first axis, of which its header does
-not know, gets its axes put right. Slices train, but for those with the number of a volume that validates or tests: they
-may be of the same patient. Where there are two volumes alone beside them, one tests and one validates; a single one
-tests, and every eighth slice validates.
+Kaggle's unpacked download has slices in 2d_images/ and 2d_masks/ (*.tif with the same names) and volumes in 3d_images/
+(IMG_*.nii.gz and MASK_*.nii.gz); one of the two is enough. A slice becomes a volume of one slice, with pixels of 0.7 mm
+because the files give no size. If a volume has its square slices along the first axis without a header that says so,
+its axes are corrected. Slices are for training, except those with the number of a volume for validation or testing,
+which may be of the same patient. If there are only two volumes in addition to slices, one is for testing and one for
+validation; a single one is for testing, and every eighth slice is for validation.
 
-Any other folder holds images/ (or imagesTr/) and masks/ (or labels/, labelsTr/), or images and masks side by side, a
-mask known by a word in its name: case1.nii.gz and case1_mask.nii.gz, IMG_1.nii.gz and MASK_1.nii.gz. Words such as
-image, ct, mask, seg, label and lung are no part of a case's name; lung is the word of a mask where no other one is, as
-in case1.nii.gz and case1_lung.nii.gz.
+Any other folder has images/ (or imagesTr/) and masks/ (or labels/, labelsTr/), or images and masks in the same folder,
+where a mask has a word in its name: case1.nii.gz and case1_mask.nii.gz, IMG_1.nii.gz and MASK_1.nii.gz. Words such as
+image, ct, mask, seg, label and lung are not part of a case's name; lung marks a mask if no other word does, as in
+case1.nii.gz and case1_lung.nii.gz.
 
-Of the volumes sorted by name every fifth one, from number --fold on, tests (of fewer than five: one); every eighth of
-the others validates, one at least; the rest trains. In a mask 0 is background; one other value, as 255, becomes 1; 1
-and 2 stay. All that is wrong with the files is told at once, before anything is written; dataset.json is written last.
+The volumes are sorted by name: every fifth one, starting with number --fold, is for testing (of fewer than five: one);
+every eighth of the others, and at least one, is for validation; the rest is for training. In a mask 0 is background; a
+single other value, such as 255, becomes 1; the values 1 and 2 are kept. All faults of the files are reported at once,
+before anything is written; dataset.json is written last.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Lay out EM slices as this bundle reads them: images/, labels/ (1 = membrane) and dataset.json.
+"""Convert EM slices to this bundle's layout: images/, labels/ (1 = membrane) and dataset.json.
 
-Takes either form of the ISBI 2012 challenge's data:
+Two kinds of source, both from the ISBI 2012 challenge, are supported:
 
     python scripts/prepare_data.py --source DOWNLOAD --output data   # train-volume.tif and train-labels.tif
     python scripts/prepare_data.py --source FOLDER --output data     # images/*.png, labels/*.png, split.csv (id,split)
 
 The challenge marks cell interiors (255 or 1) and leaves membranes 0; here membranes are 1. Neighbouring slices are
-alike, so the slices are divided in blocks, never at random: of the challenge's labelled slices the first 3/4 (rounded)
-train and the rest test; in a folder split.csv says which of the two each slice does. The last training slices validate.
+similar, so the slices are split in blocks, not at random: of the challenge's labelled slices the first 3/4 (rounded)
+are for training and the rest for testing; in a folder, split.csv assigns each slice to one of the two. The last
+training slices are for validation.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--num_validation", type=int, default=3, help="training slices held back, the last ones")
     parser.add_argument(
-        "--train_on_all", action="store_true", help="train on the validation slices too, once all choices are made"
+        "--train_on_all", action="store_true", help="also train on the validation slices, after all choices are made"
     )
     args = parser.parse_args()
     try:

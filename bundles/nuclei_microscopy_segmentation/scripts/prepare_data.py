@@ -1,18 +1,19 @@
-"""Lay out images of nuclei as this bundle reads them: images/, labels/ (a number for each nucleus), dataset.json.
+"""Convert images of nuclei to this bundle's layout: images/, labels/ (a number for each nucleus), dataset.json.
 
-Takes either form of the 2018 Data Science Bowl's images:
+Two kinds of source, both with images of the 2018 Data Science Bowl, are supported:
 
     python scripts/prepare_data.py --source stage1_train --output data [--split CSV]  # ID/images/ID.png, ID/masks/*.png
     python scripts/prepare_data.py --source FOLDER --output data      # images/*.png, labels/*.png, split.csv (id,split)
 
-split.csv says for each image: train, val or test. Many images are tiles of one field of view, which must not lie on
-both sides; without a split.csv of the download, every eighth image validates and every eighth tests, with a warning.
-The test images in grey and in colour are also lists of their own, "test_grey" and "test_rgb". Where FOLDER has
-mosaics/NAME.png and NAME_label.png, fields of view put together again, they make the list "mosaics".
+split.csv assigns each image to train, val or test. Many images are tiles of one field of view, and all tiles of a field
+have to be in the same list; without a split.csv for the download, every eighth image is for validation and every eighth
+for testing, with a warning. The grey and the colour test images are also lists of their own, "test_grey" and
+"test_rgb". If FOLDER has mosaics/NAME.png and NAME_label.png, fields of view assembled from their tiles, they are the
+list "mosaics".
 
-Images are written in grey where their three channels are alike, and without alpha. --slice_px 256 cuts training
-images that are larger into slices of that size, as the report does; without it training takes windows at random
-places. All that is wrong with the files is told at once, before anything is written; dataset.json is written last.
+Images with three equal channels are written as grey images, and alpha is removed. --slice_px 256 cuts larger training
+images into slices of that size, as the report does; without it, training takes windows at random positions. All faults
+of the files are reported at once, before anything is written; dataset.json is written last.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def prepare(args: argparse.Namespace) -> dict[str, list]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--split", type=Path, help="another split.csv than that of the source")
+    parser.add_argument("--split", type=Path, help="split.csv to use instead of the source's")
     parser.add_argument("--slice_px", type=int, help="cut larger training images into slices of this size")
     return run_preparation(parser, prepare)
 

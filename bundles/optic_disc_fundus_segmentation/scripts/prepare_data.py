@@ -1,22 +1,23 @@
-"""Lay out fundus photographs as this bundle reads them: images/, labels/ (1 in the optic disc), dataset.json.
+"""Convert fundus photographs to this bundle's layout: images/, labels/ (1 in the optic disc), dataset.json.
 
     python scripts/prepare_data.py --source DRIONS-DB [FOLDER ...] --output data --fold 0
 
-Each FOLDER is one of these, as it is unpacked:
+Each FOLDER is one of these, unpacked:
 
-    DRIONS-DB     images/image_001.jpg, experts_anotation/anotExpert1_001.txt (contours; --expert 2 takes the other)
-    DRISHTI-GS1   Training/Images/NAME.png, Training/GT/NAME/SoftMap/NAME_ODsegSoftmap.png, and likewise in Test
-    REFUGE        NAME.jpg, and Disc_Cup_Masks/NAME.bmp with 0 cup, 128 rim, 255 background, in any folders
-    any other     images/NAME.*, labels/NAME.png (0 background)
-    no masks      NAME.*, with --centres CSV, a table with the columns name, x, y (pixels): for phase 1 alone
+    DRIONS-DB     images/image_001.jpg, experts_anotation/anotExpert1_001.txt (contours; --expert 2 for the other
+    expert) DRISHTI-GS1   Training/Images/NAME.png, Training/GT/NAME/SoftMap/NAME_ODsegSoftmap.png, and the same in Test
+    REFUGE        NAME.jpg, and Disc_Cup_Masks/NAME.bmp with 0 cup, 128 rim, 255 background, in any folders any other
+    images/NAME.*, labels/NAME.png (0 background) no masks      NAME.*, with --centres CSV, a table with the columns
+    name, x, y (pixels): only for phase 1
 
 Photographs are grey or RGB; grey ones may have 16 bits.
 
-The entries of dataset.json also have the "centre" (x, y) of the disc, from mask or table. Where the folders have test
-images of their own, as DRISHTI-GS1 and REFUGE do, these test, and REFUGE's validation images validate. Otherwise every
-fifth image of each folder tests, from --fold on. Of the others every eighth, or the last one, validates where none is
-there to do it. --test_source FOLDER tests on all images of other folders. All that is wrong with the files is told at
-once, before anything is written; dataset.json is written last.
+The entries of dataset.json also have the "centre" (x, y) of the disc, from the mask or the table. If folders have test
+images of their own, as DRISHTI-GS1 and REFUGE do, these are the test images, and REFUGE's validation images are for
+validation. Otherwise every fifth image of each folder, starting with number --fold, is for testing. If there are no
+validation images, every eighth of the others, or the last one, is for validation. --test_source FOLDER uses all images
+of other folders for testing. All faults of the files are reported at once, before anything is written; dataset.json is
+written last.
 """
 
 from __future__ import annotations
@@ -274,10 +275,10 @@ def write(output: Path, sections: dict[str, list[Photograph]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, nargs="+", required=True)
-    parser.add_argument("--test_source", type=Path, nargs="+", default=[], help="folders whose images all test")
+    parser.add_argument("--test_source", type=Path, nargs="+", default=[], help="folders of which all images are test images")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--fold", type=int, default=0, choices=range(NUM_FOLDS), help="fold that tests")
-    parser.add_argument("--expert", type=int, default=1, choices=(1, 2), help="whose contours of DRIONS-DB")
+    parser.add_argument("--fold", type=int, default=0, choices=range(NUM_FOLDS), help="fold for testing")
+    parser.add_argument("--expert", type=int, default=1, choices=(1, 2), help="expert of the DRIONS-DB contours")
     parser.add_argument("--centres", type=Path, help="table of centres, for a folder without masks")
     args = parser.parse_args()
     sections: dict[str, list[Photograph]] = {}
