@@ -139,8 +139,7 @@ def pull_back_branch_(
     scale (g - mean(g) - xhat mean(g xhat)), where xhat = (x - mean) rstd; the means are known after the last slab.
     """
     slabwise = _Slabwise(branch, moments, factors)
-    total = torch.zeros_like(slabwise.mean)
-    total_centred = torch.zeros_like(slabwise.mean)
+    total, total_centred = torch.zeros_like(slabwise.mean), torch.zeros_like(slabwise.mean)
     planes = x.shape[2]
     for start, stop in _slabs(x):
         a, within = slabwise.activate(x, start, stop)

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from ..chain.resampling import SqueezeDown, SqueezeUp
 from ..chain.steps import Step
-from .input_size import require_levels, require_positive
 from .invertible import InvertibleUNet, make_couplings
+from .requirements import require_levels, require_positive
 
 __all__ = ["FullyInvertibleUNet"]
 

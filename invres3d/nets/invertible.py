@@ -14,7 +14,7 @@ from ..chain.engine import Chain
 from ..chain.guards import is_plain
 from ..chain.steps import Residual, Step, halves
 from ..vae import VAEBranch
-from .input_size import check_volume, require_positive
+from .requirements import require_positive, require_volume
 
 __all__ = ["InvertibleUNet", "make_couplings"]
 
@@ -84,14 +84,14 @@ class InvertibleUNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if torch.jit.is_scripting():
-            check_volume(self.name, list(x.shape), self.in_channels, self.step, self.step)
+            require_volume(self.name, list(x.shape), self.in_channels, self.step, self.step)
             return self.chain(*self._halves(x))[0]
         else:
             vae = self.vae if self.training else None
             if isinstance(x, MetaTensor):
                 x = x.as_tensor()
             if not torch.jit.is_tracing():
-                check_volume(
+                require_volume(
                     self.name, list(x.shape), self.in_channels, self.step, self.step * (1 if vae is None else 2)
                 )
             logits, deepest = self.chain(*self._halves(x))

@@ -7,8 +7,8 @@ from functools import partial
 
 from ..chain.pooling import InterpolateUp, PoolDown
 from ..chain.steps import Step
-from .input_size import require_levels, require_positive
 from .invertible import InvertibleUNet, make_couplings
+from .requirements import require_levels, require_positive
 
 __all__ = ["PartiallyInvertibleUNet"]
 

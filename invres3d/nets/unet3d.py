@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..vae import VAEBranch
-from .input_size import check_volume, require_levels, require_positive
+from .requirements import require_levels, require_positive, require_volume
 
 __all__ = ["UNet3D"]
 
@@ -144,14 +144,14 @@ class UNet3D(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if torch.jit.is_scripting():
-            check_volume("UNet3D", list(x.shape), self.in_channels, self.step, self.step)
+            require_volume("UNet3D", list(x.shape), self.in_channels, self.step, self.step)
             return self._trunk(x)[0]
         else:
             vae = self.vae if self.training else None
             if isinstance(x, MetaTensor):
                 x = x.as_tensor()
             if not torch.jit.is_tracing():
-                check_volume(
+                require_volume(
                     "UNet3D", list(x.shape), self.in_channels, self.step, self.step * (1 if vae is None else 2)
                 )
             logits, deepest = self._trunk(x)

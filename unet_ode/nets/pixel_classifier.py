@@ -10,14 +10,16 @@ from monai.networks.layers import get_act_layer
 from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
+from .initialisation import initialise_convolutions
+from .requirements import require_spatial_dims
+
 __all__ = ["PixelClassifier"]
 
 _LAST_MAP = 3  # side of the map that the fully connected layer reads, as in the paper's table
 
 
 def _check_arguments(spatial_dims, padding, channels, kernel_sizes) -> None:
-    if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3")
+    require_spatial_dims(spatial_dims)
     if padding not in ("reflect", "valid"):
         raise ValueError(f"padding is {padding!r}; expected 'reflect' or 'valid'")
     if len(channels) != len(kernel_sizes) or not kernel_sizes or min(kernel_sizes) < 1:
@@ -108,24 +110,21 @@ class PixelClassifier(nn.Module):
         self.reflect = self.window // 2 - self.margin
         self.min_size = self.window if padding == "valid" else 2
         conv, pool = Conv[Conv.CONV, spatial_dims], Pool[Pool.MAX, spatial_dims]
-        widths = [in_channels, *channels]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                conv(widths[i], widths[i + 1], kernel_sizes[i], dilation=2**i),
+                conv(width, channels[i], kernel_sizes[i], dilation=2**i),
                 get_act_layer(act),
                 pool(2, stride=1, dilation=2**i),
             )
-            for i in range(len(channels))
+            for i, width in enumerate([in_channels, *channels[:-1]])
         )
         self.hidden = conv(channels[-1], hidden, _LAST_MAP, dilation=2 ** len(channels))
         self.classify = nn.Sequential(get_act_layer(act), nn.Dropout(dropout), conv(hidden, out_channels, 1))
-        for module in self.modules():
-            if isinstance(module, conv):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+        initialise_convolutions(self)
 
     def _pad(self, x: torch.Tensor) -> torch.Tensor:
         # By index, as torch's own reflection stops at one image length: smaller images are mirrored again and again.
+        # bundlekit's tiles have their own, since neither package imports the other.
         for axis in range(2, x.dim()):
             size = x.size(axis)
             position = torch.arange(-self.reflect, size + self.reflect, device=x.device)

@@ -9,6 +9,9 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 from torch.nn import functional
 
+from .initialisation import initialise_convolutions
+from .requirements import require_levels, require_multiples, require_spatial_dims
+
 __all__ = ["ResidualUNet"]
 
 
@@ -25,7 +28,7 @@ class ResidualUNet(nn.Module):
         out_channels: channels of the output (logits).
         channels: channels of each level, from full resolution down.
         make_block: ``make_block(channels, name)`` gives a module that keeps the shape (N, channels, *spatial).
-        blocks_on_the_way_down: whether the encoder's blocks feed the next level, or the skips alone.
+        blocks_on_the_way_down: whether the encoder's blocks feed the next level, or only the skips.
 
     Shape:
         - input: (N, in_channels, *spatial), every size a multiple of 2^(levels - 1), and two voxels at the deepest
@@ -54,10 +57,8 @@ class ResidualUNet(nn.Module):
         blocks_on_the_way_down: bool = True,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3")
-        if len(channels) < 2:
-            raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
+        require_spatial_dims(spatial_dims)
+        require_levels(channels)
         conv = Conv[Conv.CONV, spatial_dims]
         depth = len(channels) - 1
         self.divisor = 2**depth
@@ -72,23 +73,14 @@ class ResidualUNet(nn.Module):
         self.merge = nn.ModuleList(conv(channels[i] + channels[i + 1], channels[i], 1) for i in levels)
         self.up = nn.ModuleList(make_block(channels[i], f"up{depth - i}") for i in levels)
         self.head = conv(channels[0], out_channels, 1)
-        for module in self.modules():
-            if isinstance(module, conv):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+        initialise_convolutions(self)
 
     def _check_size(self, x: torch.Tensor) -> None:
-        deepest = 1
+        require_multiples(x, self.divisor, "the network")
+        num_deepest = 1
         for axis in range(2, x.dim()):
-            size = x.size(axis)
-            above = max((size + self.divisor - 1) // self.divisor, 1) * self.divisor
-            if above != size:
-                raise ValueError(
-                    f"the network got {size} voxels along axis {axis}; expected a multiple of {self.divisor}: "
-                    f"pad to {above}"
-                )
-            deepest *= size // self.divisor
-        if deepest < 2:  # the mean over a single voxel normalises it away
+            num_deepest *= x.size(axis) // self.divisor
+        if num_deepest < 2:  # the mean over a single voxel normalises it away
             raise ValueError(
                 f"the network got {self.divisor} voxels along every axis; expected {2 * self.divisor} along one "
                 f"of them at least: pad to {2 * self.divisor}"

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from monai.networks.blocks import ADN
 from monai.networks.layers.factories import Conv, Pool, split_args
 from torch import nn
 
+from .double_conv import double_conv
+from .initialisation import initialise_convolutions
+from .requirements import refuse_size, require_levels, require_spatial_dims
+
 __all__ = ["UNet"]
-
-
-def double_conv(spatial_dims, in_channels, out_channels, padding, norm, act, dropout) -> nn.Sequential:
-    block = nn.Sequential()
-    for i in range(2):
-        block.add_module(
-            f"conv{i + 1}",
-            Conv[Conv.CONV, spatial_dims](
-                in_channels if i == 0 else out_channels, out_channels, 3, padding=padding, bias=norm is None
-            ),
-        )
-        block.add_module(
-            f"adn{i + 1}",
-            ADN("NDA", out_channels, act, norm, spatial_dims, dropout or None, dropout_dim=spatial_dims),
-        )
-    return block
 
 
 class UNet(nn.Module):
@@ -76,41 +64,34 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3")
+        require_spatial_dims(spatial_dims)
         if padding not in ("valid", "same"):
             raise ValueError(f"padding is {padding!r}; expected 'valid' or 'same'")
-        if len(channels) < 2:
-            raise ValueError(f"channels is {tuple(channels)}; expected at least two levels")
-        self.depth = len(channels) - 1
-        self.same = padding == "same"
-        self.step = 2**self.depth
-        self.margin = 0 if self.same else 6 * self.step - 4
-        self.rest = 0 if self.same else 4
-        # statistics over one element are none: the deepest maps of an instance norm need two a side
-        one_deep_pixel = self.same and norm is not None and str(split_args(norm)[0]).lower() == "instance"
-        self.min_output = self.step + 1 if one_deep_pixel else 1
-        pad = 1 if self.same else 0
+        require_levels(channels)
+        self._set_sizes(len(channels) - 1, padding == "same", norm)
+        convs = partial(double_conv, spatial_dims, padding=1 if self.same else 0, norm=norm, act=act)
         widths = [in_channels, *channels]
         self.down = nn.ModuleList(
-            double_conv(spatial_dims, widths[i], widths[i + 1], pad, norm, act, dropout if i >= self.depth - 1 else 0.0)
+            convs(widths[i], widths[i + 1], dropout=dropout if i >= self.depth - 1 else 0.0)
             for i in range(self.depth + 1)
         )
         self.pool = Pool[Pool.MAX, spatial_dims](2)
-        self.up = nn.ModuleList(
-            Conv[Conv.CONVTRANS, spatial_dims](channels[i + 1], channels[i], 2, stride=2)
-            for i in reversed(range(self.depth))
-        )
-        self.merge = nn.ModuleList(
-            double_conv(spatial_dims, 2 * channels[i], channels[i], pad, norm, act, 0.0)
-            for i in reversed(range(self.depth))
-        )
+        levels, up = range(self.depth)[::-1], Conv[Conv.CONVTRANS, spatial_dims]
+        self.up = nn.ModuleList(up(channels[i + 1], channels[i], 2, stride=2) for i in levels)
+        self.merge = nn.ModuleList(convs(2 * channels[i], channels[i], dropout=0.0) for i in levels)
         self.head = Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 1)
-        for module in self.modules():
-            if isinstance(module, Conv[Conv.CONV, spatial_dims]):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_convolutions(self)
+
+    def _set_sizes(self, depth: int, same: bool, norm: str | tuple | None) -> None:
+        """What the sizes of input and output follow from, see :meth:`valid_size`."""
+        self.depth = depth
+        self.same = same
+        self.step = 2**depth
+        self.margin = 0 if same else 6 * self.step - 4
+        self.rest = 0 if same else 4
+        # statistics over one element are none: the deepest maps of an instance norm need two a side
+        one_deep_pixel = same and norm is not None and str(split_args(norm)[0]).lower() == "instance"
+        self.min_output = self.step + 1 if one_deep_pixel else 1
 
     @torch.jit.export
     def valid_size(self, at_least: int) -> int:
@@ -128,11 +109,7 @@ class UNet(nn.Module):
             size = x.size(axis)
             above = self.valid_size(size)
             if above != size:
-                below = max(above - self.step, self.valid_size(1))
-                raise ValueError(
-                    f"UNet got {size} voxels along axis {axis}; the nearest sizes that fit are {below} and {above}: "
-                    f"crop to {below} or pad to {above}"
-                )
+                refuse_size("UNet", axis, size, max(above - self.step, self.valid_size(1)), above)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_tracing():

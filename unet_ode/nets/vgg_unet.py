@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import nn
 
-from .input_size import check_multiples
+from .initialisation import initialise_convolutions
+from .requirements import require_multiples, require_spatial_dims
 
-__all__ = ["VGGUNet", "load_encoder"]
+__all__ = ["VGGUNet"]
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and number of convolutions before each pooling
-_URLS = {
-    True: "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth",
-    False: "https://download.pytorch.org/models/vgg16-397923af.pth",
-}
 
 
 def _conv_unit(spatial_dims: int, in_channels: int, out_channels: int, batch_norm: bool) -> list[nn.Module]:
@@ -26,6 +22,26 @@ def _conv_unit(spatial_dims: int, in_channels: int, out_channels: int, batch_nor
     if batch_norm:
         unit.append(Norm[Norm.BATCH, spatial_dims](out_channels))
     return [*unit, nn.ReLU(inplace=True)]
+
+
+def _convs(spatial_dims: int, in_channels: int, num: int, out_channels: int, batch_norm: bool) -> nn.Sequential:
+    widths = [in_channels] + [out_channels] * (num - 1)
+    units = [_conv_unit(spatial_dims, width, out_channels, batch_norm) for width in widths]
+    return nn.Sequential(*(layer for unit in units for layer in unit))
+
+
+def _features(
+    spatial_dims: int, in_channels: int, widths: Sequence[int], batch_norm: bool
+) -> tuple[list[nn.Module], list[int]]:
+    """The layers of VGG-16 without its classifier, and which of them are poolings."""
+    layers: list[nn.Module] = []
+    pools: list[int] = []
+    for width, (_, num_convs) in zip(widths, _STAGES, strict=True):
+        layers += _convs(spatial_dims, in_channels, num_convs, width, batch_norm)
+        pools.append(len(layers))
+        layers.append(Pool[Pool.MAX, spatial_dims](2, 2))
+        in_channels = width
+    return layers, pools
 
 
 def _crop(x: torch.Tensor, border: int) -> torch.Tensor:
@@ -41,11 +57,11 @@ class VGGUNet(nn.Module):
     """VGG-16 as the contracting path of a U-Net, four convolutions at its lowest level, and a path back up.
 
     ``features`` holds the layers of VGG-16 in their published order, so that its parameters have the names and, at
-    width 1, the shapes of torchvision's ``vgg16_bn`` (``vgg16`` without batch norm): :func:`load_encoder`. What goes
-    into each of its five poolings is kept. ``bottom`` has two convolutions after the last pooling and two before the
-    first upsampling. Five times a 2x2 transposed convolution with stride 2 doubles the size, the kept map of that size
-    is concatenated, and two convolutions follow. These 13 + 4 + 10 convolutions are 3x3 and each has batch norm, where
-    it is on, and ReLU; a 1x1 convolution gives the logits.
+    width 1, the shapes of torchvision's ``vgg16_bn`` (``vgg16`` without batch norm): :func:`.vgg_weights.load_encoder`.
+    What goes into each of its five poolings is kept. ``bottom`` has two convolutions after the last pooling and two
+    before the first upsampling. Five times a 2x2 transposed convolution with stride 2 doubles the size, the kept map of
+    that size is concatenated, and two convolutions follow. These 13 + 4 + 10 convolutions are 3x3 and each has batch
+    norm, where it is on, and ReLU; a 1x1 convolution gives the logits.
 
     Args:
         spatial_dims: 2 or 3; published weights are for 2.
@@ -93,48 +109,25 @@ class VGGUNet(nn.Module):
         freeze_encoder: bool = False,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3")
+        require_spatial_dims(spatial_dims)
         widths = [round(width * channels) for channels, _ in _STAGES]
         if min(widths) < 1:
             raise ValueError(f"width is {width}; expected 1 / 64 at least, which leaves one channel in the first layer")
         self.step = 2 ** len(_STAGES)
-        self.batch_norm = batch_norm
-        self.freeze_encoder = freeze_encoder
-
-        pools: list[int] = []
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for out, (_, num_convs) in zip(widths, _STAGES, strict=True):
-            for _ in range(num_convs):
-                layers += _conv_unit(spatial_dims, channels, out, batch_norm)
-                channels = out
-            pools.append(len(layers))
-            layers.append(Pool[Pool.MAX, spatial_dims](2, 2))
-        self.pools = pools  # their places in features
-        self.features = nn.Sequential(*layers)
-
-        def convs(start: int, num: int, out: int) -> nn.Sequential:
-            units = [_conv_unit(spatial_dims, start if i == 0 else out, out, batch_norm) for i in range(num)]
-            return nn.Sequential(*(layer for unit in units for layer in unit))
-
+        self.batch_norm, self.freeze_encoder = batch_norm, freeze_encoder
+        features, self.pools = _features(spatial_dims, in_channels, widths, batch_norm)
+        self.features = nn.Sequential(*features)
+        convs = partial(_convs, spatial_dims, batch_norm=batch_norm)
+        channels = widths[-1]
         self.bottom = convs(channels, 4, channels)
-        self.up = nn.ModuleList()
-        self.merge = nn.ModuleList()
+        self.up, self.merge = nn.ModuleList(), nn.ModuleList()
         for out in reversed(widths):
             self.up.append(Conv[Conv.CONVTRANS, spatial_dims](channels, out, 2, stride=2))
             self.merge.append(convs(2 * out, 2, out))
             channels = out
         self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, 1)
-        self._initialise()
+        initialise_convolutions(self, "fan_out")
         self.features.requires_grad_(not freeze_encoder)
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d):  # not the transposed ones
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def train(self, mode: bool = True) -> VGGUNet:
         super().train(mode)
@@ -159,7 +152,7 @@ class VGGUNet(nn.Module):
         if margin is None:  # torch's older export to ONNX makes a tensor of any other default
             margin = 0
         if not torch.jit.is_tracing():
-            check_multiples(x, self.step, "VGGUNet")
+            require_multiples(x, self.step, "VGGUNet")
             if margin < 0 or (margin > 0 and 2 * margin >= min(x.shape[2:])):
                 raise ValueError(f"margin is {margin}, the input {list(x.shape)}; expected less than half of each size")
         borders = self._borders(margin)
@@ -178,72 +171,3 @@ class VGGUNet(nn.Module):
             for layer in merge:  # type: ignore[attr-defined]
                 x = layer(x)
         return self.head(_crop(x, margin - left_out))
-
-
-def _read(source: str | os.PathLike, network: VGGUNet) -> Mapping[str, torch.Tensor]:
-    if str(source) == "imagenet":
-        url = _URLS[network.batch_norm]
-        try:
-            return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
-        except OSError as error:  # of which those of urllib are
-            raise ValueError(
-                f"{source}: {url} cannot be downloaded ({error}); expected a way to it: try again, or download it "
-                "elsewhere and pass the file"
-            ) from error
-    if not Path(source).is_file():
-        raise ValueError(
-            f"{source}: is no file; expected weights of VGG-16, or 'imagenet' to download them: correct it"
-        )
-    try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each have their own
-        raise ValueError(
-            f"{source}: cannot be loaded with weights_only=True ({type(error).__name__}); expected weights of VGG-16 "
-            "saved by torch.save: download or save it anew"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{source}: is a {type(state).__name__}; expected a state dict: save state_dict() alone")
-    return state
-
-
-def load_encoder(network: VGGUNet, source: str | os.PathLike | None) -> VGGUNet:
-    """Give the contracting path the weights of a classifier: each ``features.*`` of the source, and no other.
-
-    Args:
-        network: of width 1 and three channels for the published weights; changed in place and returned.
-        source: a file that holds the state dict of torchvision's ``vgg16_bn`` (``vgg16`` for a network without batch
-            norm), of which the classifier is left out; "imagenet" downloads the published one by ``torch.hub`` and
-            keeps it in torch's cache; None leaves the network as it is.
-
-    Raises:
-        ValueError: where the file is missing, cannot be downloaded or read, or its names or shapes are not exactly
-            those of ``network.features``.
-
-    Source:
-        Weights: torchvision's IMAGENET1K_V1, for images that are normalised channel by channel.
-
-    Example:
-        >>> import tempfile
-        >>> path, network = tempfile.mkdtemp() + "/vgg.pth", VGGUNet(width=0.0625)
-        >>> other = {f"features.{name}": value for name, value in VGGUNet(width=0.0625).features.state_dict().items()}
-        >>> torch.save({**other, "classifier.0.weight": torch.zeros(3, 3)}, path)
-        >>> torch.equal(load_encoder(network, path).features[0].weight, other["features.0.weight"])
-        True
-    """
-    if source is None:
-        return network
-    state = _read(source, network)
-    prefix = "features."
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    try:
-        network.features.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        own = network.features.state_dict()
-        wrong = [k for k in [*own, *weights] if k not in own or k not in weights or own[k].shape != weights[k].shape]
-        wrong = sorted(set(wrong), key=lambda k: int(k.split(".")[0]))
-        raise ValueError(
-            f"{source}: {len(wrong)} tensors do not match, first features.{wrong[0]}; expected the {len(own)} of "
-            f"VGG-16 {'with' if network.batch_norm else 'without'} batch norm at the network's width: pass the file "
-            "made for it, and a network of width 1 (net_paper.json) for the published weights"
-        ) from error
-    return network

@@ -23,8 +23,8 @@ _GRADIENTS = ("checkpoint", "backprop", "adjoint")
 _SHORT = (torch.float16, torch.bfloat16)
 
 
-class _Counted(nn.Module):
-    """The field for torchdiffeq: counted, and refused where it is not finite or used up."""
+class _CountedField(nn.Module):
+    """The field for torchdiffeq: counted, and refused where it is not finite or called more often than max_nfe."""
 
     def __init__(self, block: ODEBlock) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _Counted(nn.Module):
         self.nfe += 1
         bad = ~torch.isfinite((k + y).detach().flatten(1)).all(1)
         if self.nfe > block.max_nfe or bool(bad.any()):
-            reason = "the evaluations are used up" if self.nfe > block.max_nfe else "the field is not finite"
+            reason = "max_nfe exceeded" if self.nfe > block.max_nfe else "the field is not finite"
             self.fail(reason)
         return k
 
@@ -53,7 +53,7 @@ class _Counted(nn.Module):
         assert self.last is not None
         size = self.last.flatten(1).abs().amax(1).nan_to_num(nan=float("inf"))
         t, span = self.last.new_tensor([self.times[-1], max(self.times) - min(self.times)])
-        self._block[0]._fail(int(size.argmax()), t, span, self.nfe, reason)
+        self._block[0].fail(int(size.argmax()), t, span, self.nfe, reason)
 
 
 class _Adjoint(torch.autograd.Function):
@@ -61,7 +61,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, field: _Counted, options: dict[str, Any], y: torch.Tensor, *params: torch.Tensor
+        ctx: Any, field: _CountedField, options: dict[str, Any], y: torch.Tensor, *params: torch.Tensor
     ) -> torch.Tensor:
         ctx.field, ctx.params = field, params
         with torch.enable_grad():
@@ -77,10 +77,10 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         wanted = [p for p in ctx.params if p.requires_grad]
         try:
-            back, *found = torch.autograd.grad(ctx.end, [ctx.start, *wanted], grad, allow_unused=True)
+            back, *parameter_grads = torch.autograd.grad(ctx.end, [ctx.start, *wanted], grad, allow_unused=True)
         except AssertionError as error:
             ctx.field.fail(f"in backward, {error}")
-        grads = iter(found)
+        grads = iter(parameter_grads)
         return None, None, back, *(next(grads) if p.requires_grad else None for p in ctx.params)
 
 
@@ -161,20 +161,20 @@ class ODEBlock(RungeKutta):
                 "the input; use torch.jit.script, or give num_steps"
             )
         if torch.jit.is_scripting() or torch.jit.is_tracing():
-            return self._solve_only(y)
-        return self._solve_in_python(y)
+            return self._solve_without_gradients(y)
+        return self._solve_eagerly(y)
 
-    def _state(self, y: torch.Tensor) -> torch.Tensor:
+    def _at_least_float32(self, y: torch.Tensor) -> torch.Tensor:
         return y.float() if y.dtype == torch.float16 or y.dtype == torch.bfloat16 else y
 
-    def _solve_only(self, y: torch.Tensor) -> torch.Tensor:
+    def _solve_without_gradients(self, y: torch.Tensor) -> torch.Tensor:
         """Solve without gradients of its own, counts or Python."""
         if self.gradient == "adjoint":
             raise RuntimeError(
                 f"block '{self.name}': torchdiffeq's solver, which gradient 'adjoint' takes, cannot be scripted, "
                 "traced or exported; build the network with gradient 'checkpoint' for that"
             )
-        state = self._state(y)
+        state = self._at_least_float32(y)
         if self.num_steps == 0:
             return self._controlled_steps(state, 0)[0].to(y.dtype)
         end = self._equal_steps(state, 0)[0]
@@ -183,10 +183,12 @@ class ODEBlock(RungeKutta):
         return end.to(y.dtype)
 
     @torch.jit.unused
-    def _solve_in_python(self, y: torch.Tensor) -> torch.Tensor:
+    def _solve_eagerly(self, y: torch.Tensor) -> torch.Tensor:
         if torch.compiler.is_exporting():
             controlled = self.num_steps == 0 and self.gradient != "adjoint"
-            return solve_in_graph(self, self._state(y)).to(y.dtype) if controlled else self._solve_only(y)
+            if controlled:
+                return solve_in_graph(self, self._at_least_float32(y)).to(y.dtype)
+            return self._solve_without_gradients(y)
         params = find_parameters(self.func)
         if y.dim() < 2 or not y.is_floating_point() or any(p.dtype in _SHORT for p in params):
             raise TypeError(
@@ -194,7 +196,7 @@ class ODEBlock(RungeKutta):
                 f"{sorted({str(p.dtype) for p in params})}; expected (N, ...) of floats, and weights of 32 bits at "
                 "least: use torch.autocast for shorter ones"
             )
-        state = self._state(y.as_tensor() if isinstance(y, MetaTensor) else y)
+        state = self._at_least_float32(y.as_tensor() if isinstance(y, MetaTensor) else y)
         differentiable = torch.is_grad_enabled() and (state.requires_grad or any(p.requires_grad for p in params))
         if self.gradient == "adjoint":
             end = self._adjoint(state)
@@ -211,7 +213,7 @@ class ODEBlock(RungeKutta):
 
     @torch.jit.unused
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        field = _Counted(self)
+        field = _CountedField(self)
         options = {"step_size": 1 / self.num_steps} if self.num_steps else {}
         solver = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
         end = _Adjoint.apply(field, solver, y, *find_parameters(self.func))

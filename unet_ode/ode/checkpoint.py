@@ -18,8 +18,8 @@ def _take_step(solver: RungeKutta, y: torch.Tensor, step: list[torch.Tensor]) ->
     """The state of all samples after one of them, or some, took a step."""
     rows, t, h = step
     if len(rows) == len(y):
-        return solver._advance(t, h, y)
-    return y.index_copy(0, rows, solver._advance(t, h, y[rows]))
+        return solver.advance(t, h, y)
+    return y.index_copy(0, rows, solver.advance(t, h, y[rows]))
 
 
 def retrace(solver: RungeKutta, y: torch.Tensor, steps: list[list[torch.Tensor]]) -> torch.Tensor:
@@ -29,11 +29,11 @@ def retrace(solver: RungeKutta, y: torch.Tensor, steps: list[list[torch.Tensor]]
     return y
 
 
-def _segments(num_steps: int, kept: list[int]) -> Iterator[tuple[int, range]]:
+def _segments(num_steps: int, stored: list[int]) -> Iterator[tuple[int, range]]:
     """(number of the stored state, the steps that follow it), the last one first."""
-    ends = [*kept[1:], num_steps]
-    for i in reversed(range(len(kept))):
-        yield i, range(kept[i], ends[i])
+    ends = [*stored[1:], num_steps]
+    for i in reversed(range(len(stored))):
+        yield i, range(stored[i], ends[i])
 
 
 def find_parameters(func: nn.Module) -> list[torch.Tensor]:
@@ -55,8 +55,8 @@ class _Checkpointed(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, solver: RungeKutta, max_states: int, y: torch.Tensor, *params: torch.Tensor
     ) -> torch.Tensor:
-        end, steps, kept, states = solver.solve(y, max_states)
-        ctx.solver, ctx.steps, ctx.kept, ctx.max_states = solver, steps, kept, max_states
+        end, steps, stored, states = solver.solve(y, max_states)
+        ctx.solver, ctx.steps, ctx.stored, ctx.max_states = solver, steps, stored, max_states
         ctx.device_type = y.device.type
         ctx.autocast = torch.is_autocast_enabled(ctx.device_type), torch.get_autocast_dtype(ctx.device_type)
         ctx.shape = y.shape
@@ -81,17 +81,17 @@ class _Checkpointed(torch.autograd.Function):
         enabled, dtype = ctx.autocast
         # without the cache, where some versions keep weights that were cast without autograd's record
         with torch.autocast(ctx.device_type, dtype=dtype, enabled=enabled, cache_enabled=False):
-            for i, numbers in _segments(len(ctx.steps), ctx.kept):
+            for i, numbers in _segments(len(ctx.steps), ctx.stored):
                 rows, y = saved[2 * i : 2 * i + 2]
                 stack = [(_fill(y, rows, ctx.shape), numbers)]
                 while stack:
                     y, numbers = stack.pop()
                     if len(numbers) == 1:
-                        _chain(ctx.solver, ctx.steps[numbers[0]], y, grad, wanted, sums)
+                        _pull_back_step(ctx.solver, ctx.steps[numbers[0]], y, grad, wanted, sums)
                     else:
                         stack += _divide(ctx.solver, y, ctx.steps, numbers, ctx.max_states)
-        found = iter(sums)
-        grads = [next(found) if needed else None for needed in ctx.needs_input_grad[3:]]
+        gradients = iter(sums)
+        grads = [next(gradients) if needed else None for needed in ctx.needs_input_grad[3:]]
         return None, None, grad if ctx.needs_input_grad[2] else None, *grads
 
 
@@ -113,7 +113,7 @@ def _fill(y: torch.Tensor, rows: torch.Tensor, shape: torch.Size) -> torch.Tenso
     return y if len(rows) == shape[0] else y.new_zeros(shape).index_copy_(0, rows, y)
 
 
-def _chain(
+def _pull_back_step(
     solver: RungeKutta,
     step: list[torch.Tensor],
     y: torch.Tensor,
@@ -126,13 +126,15 @@ def _chain(
     everyone = len(rows) == len(y)
     with torch.enable_grad():
         start = (y if everyone else y[rows]).detach().requires_grad_()
-        end = solver._advance(t, h, start)
-    back, *found = torch.autograd.grad(end, [start, *params], grad if everyone else grad[rows], allow_unused=True)
+        end = solver.advance(t, h, start)
+    back, *parameter_grads = torch.autograd.grad(
+        end, [start, *params], grad if everyone else grad[rows], allow_unused=True
+    )
     if everyone:
         grad.copy_(back)
     else:
         grad.index_copy_(0, rows, back)
-    for i, value in enumerate(found):
+    for i, value in enumerate(parameter_grads):
         so_far = sums[i]
         if value is not None:
             sums[i] = value if so_far is None else so_far + value  # not in place: p and q of p + q share their gradient

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .solver import RungeKutta, _growth, _spread
+from .runge_kutta_step import per_sample, step_factor
+from .solver import RungeKutta
 
 __all__ = ["solve_in_graph"]
 
@@ -33,16 +34,13 @@ def solve_in_graph(solver: RungeKutta, y: torch.Tensor) -> torch.Tensor:
 
     def take_step(under_way, nfe, t, h, y, k):
         h = torch.where(h > (1 - t) / 1.1, 1 - t, h)
-        stages = solver._stages(t, h, y, [k], len(solver._b) - 1)
-        y_new = solver._combine(h, y, stages, solver._b)
-        stages.append(solver.func(t + h, y_new).to(y.dtype))
-        ratio = solver._error_ratio(h, y, y_new, stages)
+        y_new, k_new, ratio = solver._try_step(t, h, y, k)
         accept = under_way & (ratio <= 1)
         nfe = nfe + (len(solver._b) - 1)
         under_way = under_way & ~(accept & (h >= 1 - t) & (nfe <= solver.max_nfe))
         t = torch.where(accept, t + h, t)
-        y, k = (torch.where(_spread(accept, y), new, old) for new, old in ((y_new, y), (stages[-1], k)))
-        return under_way, nfe, t, h * _growth(ratio, solver._order), y, k
+        y, k = (torch.where(per_sample(accept, y), new, old) for new, old in ((y_new, y), (k_new, k)))
+        return under_way, nfe, t, h * step_factor(ratio, solver._order), y, k
 
     under_way, nfe, t, h, y, k = while_loop(is_unfinished, take_step, (under_way, nfe, t, h, y, k))
-    return torch.where(_spread(under_way, y), torch.full_like(y, torch.nan), y)
+    return torch.where(per_sample(under_way, y), torch.full_like(y, torch.nan), y)

@@ -8,28 +8,41 @@ import torch
 from torch import nn
 
 from .outcome import SolverError, SolverStats
+from .runge_kutta_step import RungeKuttaStep, per_sample, rms, step_factor
 from .tableaus import Tableau
 
 __all__ = ["RungeKutta"]
 
 
-def _spread(values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """One number for each sample, shaped to multiply the state."""
-    return values.reshape([-1] + [1] * (y.dim() - 1))
+def _check_options(
+    tableau: Tableau, rtol: float, atol: float, num_steps: int | None, first_step: float | None, max_nfe: int
+) -> None:
+    controls = tableau.error is not None and tableau.first_same_as_last
+    if isinstance(num_steps, bool) or isinstance(max_nfe, bool):
+        raise ValueError(f"num_steps is {num_steps}, max_nfe {max_nfe}; expected numbers")
+    if num_steps is None and not controls:
+        raise ValueError(f"method {tableau.name} has no step control; give num_steps, or use bosh3 or dopri5")
+    if not (0 <= rtol < inf and 0 <= atol < inf) or (num_steps is None and rtol + atol == 0):
+        raise ValueError(f"rtol is {rtol}, atol {atol}; expected finite numbers >= 0, not both 0")
+    if num_steps is not None and (num_steps != int(num_steps) or num_steps < 1):
+        raise ValueError(f"num_steps is {num_steps}; expected 1, 2, ..., or None for controlled steps")
+    if first_step is not None and not 0 < first_step <= 1:
+        raise ValueError(f"first_step is {first_step}; expected a part of the interval, in (0, 1], or None")
+    least = tableau.stages_of_step * (num_steps or 1) + (0 if num_steps else 1 if first_step else 2)
+    if max_nfe < least:
+        raise ValueError(f"max_nfe is {max_nfe}; expected {least} or more, which {tableau.name} needs")
 
 
-def _rms(x: torch.Tensor) -> torch.Tensor:
-    """Root mean square of each sample."""
-    return x.flatten(1).square().mean(1).sqrt()
+def _thin_out(
+    stored: list[int], states: list[list[torch.Tensor]], stride: int, max_states: int
+) -> tuple[list[int], list[list[torch.Tensor]], int]:
+    """The states to keep, and the number of steps from one to the next: every second one once there are too many."""
+    if len(stored) > max_states:
+        return stored[::2], states[::2], 2 * stride
+    return stored, states, stride
 
 
-def _growth(ratio: torch.Tensor, order: int) -> torch.Tensor:
-    """By how much the next step is longer than this one."""
-    factor = (0.9 * ratio ** (-1.0 / order)).clamp(0.2, 5.0).nan_to_num(0.2)
-    return torch.where(ratio <= 1, factor, factor.clamp(max=0.9))
-
-
-class RungeKutta(nn.Module):
+class RungeKutta(RungeKuttaStep):
     """Solves dy/dt = func(t, y), y(0) given, for y(1), with steps of its own for each sample of a batch.
 
     A step h of a sample is accepted where rms(e / (atol + rtol max(|y|, |y_new|))) <= 1, e being the method's estimate
@@ -66,34 +79,12 @@ class RungeKutta(nn.Module):
         max_nfe: int,
         name: str,
     ) -> None:
-        super().__init__()
-        controls = tableau.error is not None and tableau.first_same_as_last
-        if isinstance(num_steps, bool) or isinstance(max_nfe, bool):
-            raise ValueError(f"num_steps is {num_steps}, max_nfe {max_nfe}; expected numbers")
-        if num_steps is None and not controls:
-            raise ValueError(f"method {tableau.name} has no step control; give num_steps, or use bosh3 or dopri5")
-        if not (0 <= rtol < inf and 0 <= atol < inf) or (num_steps is None and rtol + atol == 0):
-            raise ValueError(f"rtol is {rtol}, atol {atol}; expected finite numbers >= 0, not both 0")
-        if num_steps is not None and (num_steps != int(num_steps) or num_steps < 1):
-            raise ValueError(f"num_steps is {num_steps}; expected 1, 2, ..., or None for controlled steps")
-        if first_step is not None and not 0 < first_step <= 1:
-            raise ValueError(f"first_step is {first_step}; expected a part of the interval, in (0, 1], or None")
-        # the last stage of a method whose first is the same as its last only serves the next step
-        self._stages_of_step = len(tableau.b) - int(tableau.first_same_as_last)
-        least = self._stages_of_step * (num_steps or 1) + (0 if num_steps else 1 if first_step else 2)
-        if max_nfe < least:
-            raise ValueError(f"max_nfe is {max_nfe}; expected {least} or more, which {tableau.name} needs")
-        self.func = func
-        self.method = tableau.name
-        self.rtol, self.atol = float(rtol), float(atol)
+        _check_options(tableau, rtol, atol, num_steps, first_step, max_nfe)
+        super().__init__(func, tableau, rtol, atol)
         self.num_steps = 0 if num_steps is None else int(num_steps)
         self.first_step = 0.0 if first_step is None else float(first_step)
         self.max_nfe, self.name = int(max_nfe), name
         self._stats: SolverStats | None = None
-        self._a = [[0.0], *map(list, tableau.a[1:])]  # TorchScript cannot type an empty list
-        self._b, self._c = list(tableau.b), list(tableau.c)
-        self._error = list(tableau.error or [0.0])
-        self._order = tableau.order
 
     @torch.jit.unused
     def solve(
@@ -110,16 +101,17 @@ class RungeKutta(nn.Module):
         """
         with torch.no_grad():
             if self.num_steps == 0:
-                end, counts, steps, kept, states = self._controlled_steps(y, max_states)
+                end, counts, steps, stored, states = self._controlled_steps(y, max_states)
             else:
-                end, steps, kept, states = self._equal_steps(y, max_states)
+                end, steps, stored, states = self._equal_steps(y, max_states)
                 counts = torch.tensor([self._stages_of_step * self.num_steps, self.num_steps, 0])
                 counts = counts.to(y.device)[:, None].expand(3, len(y))
                 self._require_finite(y, end)
         self._stats = SolverStats(*counts)
-        return end, steps, kept, states
+        return end, steps, stored, states
 
-    def _fail(self, row: int, t: torch.Tensor, h: torch.Tensor, nfe: int, reason: str) -> None:
+    def fail(self, row: int, t: torch.Tensor, h: torch.Tensor, nfe: int, reason: str) -> None:
+        """Raise a SolverError that names block, sample, time and step."""
         how = f"{self.num_steps} equal steps" if self.num_steps > 0 else f"rtol {self.rtol}, atol {self.atol}"
         remedy = "raise rtol and atol" if self.num_steps == 0 else "take more steps"
         raise SolverError(
@@ -130,64 +122,23 @@ class RungeKutta(nn.Module):
 
     def _require_finite(self, y: torch.Tensor, end: torch.Tensor) -> None:
         """Raise where equal steps from ``y`` have left the finite numbers; the step is looked for only then."""
-        if bool(torch.isfinite(_rms(end)).all()):
+        if bool(torch.isfinite(rms(end)).all()):
             return
         h = torch.full([1], 1.0 / self.num_steps, dtype=y.dtype, device=y.device)
         self._require_start(y, h)
         for i in range(self.num_steps):
             t = torch.full([y.size(0)], i / self.num_steps, dtype=y.dtype, device=y.device)
-            y = self._advance(t, h, y)
-            bad = ~torch.isfinite(_rms(y))
+            y = self.advance(t, h, y)
+            bad = ~torch.isfinite(rms(y))
             if bool(bad.any()):
                 row = int(torch.nonzero(bad)[0, 0].item())
-                self._fail(row, t[row], h[0], (i + 1) * self._stages_of_step, "the state is not finite after the step")
+                self.fail(row, t[row], h[0], (i + 1) * self._stages_of_step, "the state is not finite after the step")
 
     def _require_start(self, y: torch.Tensor, h: torch.Tensor) -> None:
-        bad = ~torch.isfinite(_rms(y))
+        bad = ~torch.isfinite(rms(y))
         if bool(bad.any()):
             row = int(torch.nonzero(bad)[0, 0].item())
-            self._fail(row, torch.zeros_like(h[0]), h[0], 0, "the state is too large or not finite")
-
-    def _stages(
-        self, t: torch.Tensor, h: torch.Tensor, y: torch.Tensor, k: list[torch.Tensor], num: int
-    ) -> list[torch.Tensor]:
-        """The first ``num`` stages; ``k`` holds those that are known."""
-        for i in range(len(k), num):
-            at = self._combine(h, y, k, self._a[i]) if i > 0 else y
-            k.append(self.func(t + self._c[i] * h, at).to(y.dtype))
-        return k
-
-    def _combine(self, h: torch.Tensor, y: torch.Tensor, k: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
-        """y + h sum_i weights_i k_i."""
-        step = _spread(h, y)
-        for i in range(min(len(k), len(weights))):
-            if weights[i] != 0.0:
-                y = torch.addcmul(y, k[i], step, value=weights[i])
-        return y
-
-    def _advance(self, t: torch.Tensor, h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The state after one step, by the fewest evaluations."""
-        return self._combine(h, y, self._stages(t, h, y, [], self._stages_of_step), self._b)
-
-    def _guess_step(self, t: torch.Tensor, y: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        scale = self.atol + self.rtol * y.abs()
-        size, slope = _rms(y / scale), _rms(k / scale)
-        # a sample of zeros, or one that does not move, gives no scale of time
-        small = torch.where((size < 1e-5) | (slope < 1e-5), torch.full_like(t, 1e-3), 0.01 * size / slope).clamp(max=1)
-        there = self.func(t + small, torch.addcmul(y, k, _spread(small, y))).to(y.dtype)
-        bend = _rms((there - k) / scale) / small
-        steepest = torch.maximum(slope, bend)
-        guess = (0.01 / steepest) ** (1.0 / (self._order + 1))
-        # nothing moves yet: try the longest step that the first line allows
-        guess = torch.where(steepest <= 1e-15, torch.ones_like(guess), guess)
-        return torch.minimum(100 * small, guess).nan_to_num(nan=1e-3).clamp(max=1)
-
-    def _error_ratio(
-        self, h: torch.Tensor, y: torch.Tensor, y_new: torch.Tensor, k: list[torch.Tensor]
-    ) -> torch.Tensor:
-        error = self._combine(h, torch.zeros_like(y), k, self._error)
-        scale = torch.maximum(y.abs(), y_new.abs()).mul_(self.rtol).add_(self.atol)
-        return _rms(error / (scale if self.atol > 0 else scale.clamp(min=1e-30)))
+            self.fail(row, torch.zeros_like(h[0]), h[0], 0, "the state is too large or not finite")
 
     def _equal_steps(
         self, y: torch.Tensor, max_states: int
@@ -196,18 +147,18 @@ class RungeKutta(nn.Module):
         n = y.size(0)
         rows = torch.arange(n if max_states > 0 else 0, device=y.device)
         steps: list[list[torch.Tensor]] = []
-        kept: list[int] = []
+        stored: list[int] = []
         states: list[list[torch.Tensor]] = []
         h = torch.full([1], 1.0 / self.num_steps, dtype=y.dtype, device=y.device)
         for i in range(self.num_steps):
             t = torch.full([n], i / self.num_steps, dtype=y.dtype, device=y.device)
             if max_states > 0:
                 if i % -(-self.num_steps // max_states) == 0:
-                    kept.append(i)
+                    stored.append(i)
                     states.append([rows, y])
                 steps.append([rows, t, h])
-            y = self._advance(t, h, y)
-        return y, steps, kept, states
+            y = self.advance(t, h, y)
+        return y, steps, stored, states
 
     def _controlled_steps(
         self, y: torch.Tensor, max_states: int
@@ -222,60 +173,74 @@ class RungeKutta(nn.Module):
         result = torch.empty_like(y)
         rows = torch.arange(y.size(0), device=y.device)
         counts = torch.zeros([3, y.size(0)], dtype=torch.int64, device=y.device)
-        t = torch.zeros([y.size(0)], dtype=y.dtype, device=y.device)
-        self._require_start(y, t)
-        k = self.func(t, y).to(y.dtype)
-        h = torch.full_like(t, self.first_step) if self.first_step > 0 else self._guess_step(t, y, k)
-        nfe = 1 if self.first_step > 0 else 2  # of every sample that is under way
+        t, h, k, nfe = self._begin(y)  # nfe is that of every sample that is under way
         steps: list[list[torch.Tensor]] = []
-        kept: list[int] = []
+        stored: list[int] = []
         states: list[list[torch.Tensor]] = []
         stride = 1
         while rows.numel() > 0:
             h = torch.where(h > (1 - t) / 1.1, 1 - t, h)  # a little longer rather than a tiny last step
-            stages = self._stages(t, h, y, [k], len(self._b) - 1)
-            y_new = self._combine(h, y, stages, self._b)
-            stages.append(self.func(t + h, y_new).to(y.dtype))
             nfe += len(self._b) - 1
-            ratio = self._error_ratio(h, y, y_new, stages)
-            accept = ratio <= 1  # not where the trial has left the finite numbers
-            counts[0, rows] = nfe
-            counts[1, rows] += accept.to(torch.int64)
-            counts[2, rows] += (~accept).to(torch.int64)
-            everyone = bool(accept.all())
-            if nfe > self.max_nfe:
-                self._fail(int(rows[0].item()), t[0], h[0], nfe, "the evaluations are used up")
-            if not everyone:
-                self._check(rows, t, h, k, ratio, nfe)
+            accept, t_new, h_new, y_new, k = self._attempt(rows, t, h, y, k, counts, nfe)
             if max_states > 0 and bool(accept.any()):
                 if len(steps) % stride == 0:
-                    kept.append(len(steps))
+                    stored.append(len(steps))
                     states.append([rows, y])
+                    stored, states, stride = _thin_out(stored, states, stride, max_states)
                 steps.append([rows[accept], t[accept], h[accept]])
-                if len(kept) > max_states:  # keep every second one from now on
-                    kept, states, stride = kept[::2], states[::2], 2 * stride
-            y = y_new if everyone else torch.where(_spread(accept, y), y_new, y)
-            k = stages[-1] if everyone else torch.where(_spread(accept, y), stages[-1], k)
             arrived = accept & (h >= 1 - t)
-            t = torch.where(accept, t + h, t)
-            h = h * _growth(ratio, self._order)
+            t, h, y = t_new, h_new, y_new
             if bool(arrived.any()):
                 if bool(arrived.all()) and rows.numel() == result.size(0):
-                    return y, counts, steps, kept, states
+                    return y, counts, steps, stored, states
                 result[rows[arrived]] = y[arrived]
                 left = ~arrived
                 rows, t, h, y, k = rows[left], t[left], h[left], y[left], k[left]
-        return result, counts, steps, kept, states
+        return result, counts, steps, stored, states
 
-    def _check(
+    def _begin(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        """Time 0, the length of the first step and the slope of each sample, and the evaluations that they took."""
+        t = torch.zeros([y.size(0)], dtype=y.dtype, device=y.device)
+        self._require_start(y, t)
+        k = self.func(t, y).to(y.dtype)
+        if self.first_step > 0:
+            return t, torch.full_like(t, self.first_step), k, 1
+        return t, self._guess_step(t, y, k), k, 2
+
+    def _attempt(
+        self,
+        rows: torch.Tensor,
+        t: torch.Tensor,
+        h: torch.Tensor,
+        y: torch.Tensor,
+        k: torch.Tensor,
+        counts: torch.Tensor,
+        nfe: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which samples accept the step, and all samples' time, next step, state and slope."""
+        y_new, k_new, ratio = self._try_step(t, h, y, k)
+        accept = ratio <= 1  # not where the trial has left the finite numbers
+        counts[0, rows] = nfe
+        counts[1, rows] += accept.to(torch.int64)
+        counts[2, rows] += (~accept).to(torch.int64)
+        everyone = bool(accept.all())
+        if nfe > self.max_nfe:
+            self.fail(int(rows[0].item()), t[0], h[0], nfe, "max_nfe exceeded")
+        if not everyone:
+            self._require_progress(rows, t, h, k, ratio, nfe)
+            y_new = torch.where(per_sample(accept, y), y_new, y)
+            k_new = torch.where(per_sample(accept, y), k_new, k)
+        return accept, torch.where(accept, t + h, t), h * step_factor(ratio, self._order), y_new, k_new
+
+    def _require_progress(
         self, rows: torch.Tensor, t: torch.Tensor, h: torch.Tensor, k: torch.Tensor, ratio: torch.Tensor, nfe: int
     ) -> None:
         """Raise where a sample whose step was refused cannot go on."""
         smallest = 16 * (2.0**-52 if t.dtype == torch.float64 else 2.0**-23)
-        infinite = ~torch.isfinite(_rms(k))
+        infinite = ~torch.isfinite(rms(k))
         stuck = ~(ratio <= 1) & ((h <= smallest) | infinite)
         if bool(stuck.any()):
             i = int(torch.nonzero(stuck)[0, 0].item())
             finite = bool(torch.isfinite(ratio[i])) and not bool(infinite[i])
             reason = "the step size went to zero" if finite else "the field is not finite"
-            self._fail(int(rows[i].item()), t[i], h[i], nfe, reason)
+            self.fail(int(rows[i].item()), t[i], h[i], nfe, reason)

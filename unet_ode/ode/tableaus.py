@@ -51,6 +51,11 @@ class Tableau:
         """Whether the last stage is the next step's first one, so that an accepted step costs one evaluation less."""
         return len(self.b) > 1 and self.b[-1] == 0 and self.a[-1] == self.b[:-1]
 
+    @property
+    def stages_of_step(self) -> int:
+        """Evaluations of a step without error estimate: a last stage that only serves the next step is left out."""
+        return len(self.b) - int(self.first_same_as_last)
+
 
 _METHODS = (
     Tableau("euler", 1, a=((),), b=(1.0,)),

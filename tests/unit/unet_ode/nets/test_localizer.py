@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from unet_ode.nets import Encoder, Localizer, LocalizerUNet, UNet, load_localizer, transfer
+from unet_ode.nets import Encoder, Localizer, LocalizerUNet, UNet, load_localizer, transfer_encoder
 
 CHANNELS = (4, 8, 16)
 SIZES = {2: (16, 24), 3: (8, 12, 16)}
@@ -38,7 +38,7 @@ def pair(dims: int) -> tuple[Localizer, LocalizerUNet]:
 def test_transfer_moves_the_whole_encoder_and_nothing_else(dims):
     localizer, network = pair(dims)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    moved = transfer(localizer.state_dict(), network)
+    moved = transfer_encoder(localizer.state_dict(), network)
     own = network.state_dict()
     assert moved == [name for name in own if name.startswith("encoder.")]
     # two convolutions and batch norms of five tensors in each of three levels
@@ -71,7 +71,7 @@ def test_transfer_is_strict(other, first, tmp_path):
 def test_a_frozen_encoder_keeps_weights_and_statistics_after_train(dims, frozen):
     localizer, _ = pair(dims)
     network = LocalizerUNet(dims, 1, 2, CHANNELS, freeze_encoder=frozen)
-    transfer(localizer.state_dict(), network)
+    transfer_encoder(localizer.state_dict(), network)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1, weight_decay=0.1)
     network.eval().train()

@@ -193,15 +193,15 @@ def test_errors_name_the_block():
     nn.init.constant_(net.up[0].func.conv2.bias, math.nan)
     with pytest.raises(SolverError, match="block 'up1', sample 0: the field is not finite"):
         net(torch.randn(1, 3, 8, 8))
-    with pytest.raises(SolverError, match="block 'down1', sample 0: the evaluations are used up"):
+    with pytest.raises(SolverError, match="block 'down1', sample 0: max_nfe exceeded"):
         _net(max_nfe=5)(torch.randn(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize(
     "size, message",
     [
-        ((20, 18), "got 18 voxels along axis 3; expected a multiple of 4: pad to 20"),
-        ((1, 8), "got 1 voxels along axis 2; expected a multiple of 4: pad to 4"),
+        ((20, 18), "got 18 voxels along axis 3; .* 16 and 20: crop to 16 or pad to 20"),
+        ((1, 8), "got 1 voxels along axis 2; the smallest size that fits is 4: pad to 4"),
         ((4, 4), "got 4 voxels along every axis; expected 8 along one of them at least: pad to 8"),
     ],
 )

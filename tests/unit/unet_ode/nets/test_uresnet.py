@@ -80,14 +80,14 @@ def test_script_and_trace_hold_for_another_shape(reference):
     image = torch.randn(2, 3, 16, 12)
     for compiled in (torch.jit.script(net), torch.jit.trace(net, torch.randn(1, 3, 8, 8))):
         torch.testing.assert_close(compiled(image), net(image), rtol=1e-6, atol=1e-6)
-    with pytest.raises(Exception, match="got 10 voxels along axis 2; expected a multiple of 4: pad to 12"):
+    with pytest.raises(Exception, match=r"got 10 voxels along axis 2; .* crop to 8 or pad to 12"):
         torch.jit.script(net)(torch.zeros(1, 3, 10, 12))
 
 
 @pytest.mark.parametrize(
     "size, message",
     [
-        ((8, 10), "got 10 voxels along axis 3; expected a multiple of 4: pad to 12"),
+        ((8, 10), "got 10 voxels along axis 3; .* 8 and 12: crop to 8 or pad to 12"),
         ((4, 4), "got 4 voxels along every axis; expected 8 along one of them at least"),
     ],
 )

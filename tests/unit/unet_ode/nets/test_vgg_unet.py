@@ -189,7 +189,7 @@ def test_wrong_size_names_the_nearest_sizes_that_fit():
     network = VGGUNet(width=1 / 64)
     with pytest.raises(ValueError, match=r"100 voxels along axis 3; the nearest sizes that fit are 96 and 128"):
         network(torch.zeros(1, 3, 64, 100))
-    with pytest.raises(ValueError, match=r"20 voxels along axis 2; the nearest sizes that fit are 32 and 32"):
+    with pytest.raises(ValueError, match=r"20 voxels along axis 2; the smallest size that fits is 32: pad to 32"):
         network(torch.zeros(1, 3, 20, 64))
 
 

@@ -54,8 +54,8 @@ class _Watched(ODEBlock):
         self._made: list[weakref.ref] = []
         self.most = 0
 
-    def _advance(self, t, h, y):
-        end = super()._advance(t, h, y)
+    def advance(self, t, h, y):
+        end = super().advance(t, h, y)
         self._made = [made for made in [*self._made, weakref.ref(end)] if made() is not None]
         self.most = max(self.most, len(self._made))
         return end

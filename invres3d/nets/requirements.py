@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["check_volume", "require_levels", "require_positive"]
+__all__ = ["require_levels", "require_positive", "require_volume"]
 
 
-def check_volume(name: str, shape: list[int], in_channels: int, step: int, divisor: int) -> None:
+def require_volume(name: str, shape: list[int], in_channels: int, step: int, divisor: int) -> None:
     """Raise when a batch of volumes does not fit a network; the message names the size to pad to.
 
     Args:
@@ -25,7 +25,7 @@ def check_volume(name: str, shape: list[int], in_channels: int, step: int, divis
             when there is a single voxel at the deepest level, over which a norm would be constant.
 
     Example:
-        >>> check_volume("UNet3D", [1, 4, 20, 16, 16], 4, 8, 8)
+        >>> require_volume("UNet3D", [1, 4, 20, 16, 16], 4, 8, 8)
         Traceback (most recent call last):
         ...
         ValueError: UNet3D got a volume of [20, 16, 16] voxels; expected multiples of 8, one of them at least 16: ...
