@@ -18,11 +18,11 @@ __all__ = [
     "disconnect",
     "gather",
     "is_connected",
+    "is_main_process",
     "join_training",
-    "number_and_count",
     "pick_device",
-    "speaks",
-    "tell",
+    "print_line",
+    "rank_and_world_size",
     "was_restarted",
 ]
 
@@ -42,7 +42,7 @@ def is_connected() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def number_and_count() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's number, from 0 up, and how many processes there are.
 
     They are taken from the process group, or else from the environment variables RANK and WORLD_SIZE.
@@ -51,7 +51,7 @@ def number_and_count() -> tuple[int, int]:
         InputError: where the variables are no numbers, or do not fit each other.
 
     Example:
-        >>> number_and_count()
+        >>> rank_and_world_size()
         (0, 1)
     """
     if is_connected():
@@ -63,14 +63,15 @@ def number_and_count() -> tuple[int, int]:
     return number, count
 
 
-def speaks() -> bool:
-    """Whether this process prints the results of all: the first one of the connected processes."""
+def is_main_process() -> bool:
+    """Whether this process reports for all that it is connected with: it is the first one, or not connected."""
     return not is_connected() or dist.get_rank() == 0
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Write a line to stderr during the run, on a line of its own whatever bar this or the first process shows."""
-    tqdm.write(text if speaks() else f"\n{text}", file=sys.stderr)  # tqdm knows the bars of its own process only
+    own_line = text if is_main_process() else f"\n{text}"  # tqdm knows the bars of its own process only
+    tqdm.write(own_line, file=sys.stderr)
 
 
 def pick_device() -> str:

@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple
 
 from ..errors import InputError, describe
 from ..inputs.checks import RunChecks
-from ..processes import tell
+from ..processes import print_line
 from .record import RunRecord
 
 __all__ = ["FileDataset", "FileEvaluator"]
@@ -83,7 +83,7 @@ class FileEvaluator(SupervisedEvaluator):
             reason = _explain(error)
         remedy = "look at the file, or at the memory and the disk where the reason is one of these"
         problem = InputError(json.loads(files)[0], f"could not be segmented ({reason})", "outputs", remedy)
-        tell(f"left out: {problem}")
+        print_line(f"left out: {problem}")
         self.checks.leave_out(problem)
         engine.state.batch, engine.state.output = [], []
         return engine.state.output

@@ -14,7 +14,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from ..files import compute_sha256
-from ..processes import gather, is_connected, number_and_count, speaks, was_restarted
+from ..processes import gather, is_connected, is_main_process, rank_and_world_size, was_restarted
 
 __all__ = ["RunRecord"]
 
@@ -95,11 +95,11 @@ class RunRecord:
         share all, and each leaves out what is finished of its own.
         """
         self._names = {_name(item["image"]) for item in items if item.get("image")}
-        number, count = number_and_count()
+        number, count = rank_and_world_size()
         step = slice(number, None, count)
         candidates = items if is_connected() else items[step]
         left = [item for item in candidates if not self.is_finished(item.get("image"))]
-        if speaks():
+        if is_main_process():
             self.num_finished_before = len(candidates) - len(left)
         gather(None)  # nobody adds to the record before all have read it
         return left[step] if is_connected() else left
@@ -142,7 +142,7 @@ class RunRecord:
             "rows": self._notes,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._file(number_and_count()[0]).open("a", encoding="utf-8") as file:
+        with self._file(rank_and_world_size()[0]).open("a", encoding="utf-8") as file:
             file.write(f"\n{json.dumps(line)}\n")  # begins a line even where the one before was cut off
             file.flush()
             os.fsync(file.fileno())
@@ -168,11 +168,11 @@ class RunRecord:
             num_left_out: how many files all processes have left out.
         """
         parts = gather((self.num_added, self.num_finished_before))
-        if speaks():
+        if is_main_process():
             added, before = map(sum, zip(*parts, strict=True))
             earlier = f", {before} finished before (--resume false segments them anew)" if before else ""
             print(f"{added} segmented{earlier}, {num_left_out} left out: {self.folder}", flush=True)
-        if num_left_out == 0 and len(parts) == number_and_count()[1]:
+        if num_left_out == 0 and len(parts) == rank_and_world_size()[1]:
             self._remove_own_files()
 
     @cached_property
@@ -209,7 +209,7 @@ class RunRecord:
 
     def _remove_own_files(self) -> None:
         """This process's file, and its part of those that an earlier run by more processes has left."""
-        number, count = number_and_count()
+        number, count = rank_and_world_size()
         for path in self._files():
             earlier = path.name[len(_PREFIX) : -len(_ENDING)]
             if earlier.isdecimal() and int(earlier) % count == number:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..errors import InputError, InputNote
 from ..files import compute_sha256, require_file
 from ..inference.record import RunRecord
-from ..processes import disconnect, gather, speaks
+from ..processes import disconnect, gather, is_main_process
 from .datalists import find_images, find_overwritten, name_output, read_section
 from .images import LOAD, check_item
 from .modalities import pick_files
@@ -194,7 +194,7 @@ class RunChecks:
         if errors:
             raise SystemExit(1)
         path = self.ckpt_path
-        if path is not None and speaks() and self.phantom_sha256 == compute_sha256(str(path)):
+        if path is not None and is_main_process() and self.phantom_sha256 == compute_sha256(str(path)):
             note = f"{path} was trained only on phantoms, which are made-up images: train on your own images before use"
             _print_all("note", [note])
 
@@ -219,14 +219,14 @@ class RunChecks:
     def finish(self) -> None:
         """Name the files left out once more, and end the process with exit code 1 where there are any.
 
-        Where several processes share the images of a run, the first one speaks for all, and all end together.
+        Where several processes share the images of a run, the first one reports for all, and all end together.
 
         Raises:
             SystemExit: with code 1, after the files were printed on stderr.
         """
         record = self._run_record
         left_out = list(chain.from_iterable(gather(self._left_out) if record else [self._left_out]))
-        if speaks():
+        if is_main_process():
             _print_all("left out", left_out)
         if record is not None:
             record.end(len(left_out))

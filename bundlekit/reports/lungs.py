@@ -19,7 +19,7 @@ from ..errors import InputNote
 from ..files import write_atomically
 from ..inference.record import RunRecord
 from ..inputs.volumes import name_volume
-from ..processes import tell
+from ..processes import print_line
 from ..transforms.lungs import LEFT, RIGHT, to_ras
 
 __all__ = ["LungReport", "measure_lungs", "save_lung_picture"]
@@ -163,7 +163,7 @@ class LungReport:
         values, affine = (np.asarray(labels[0]), np.asarray(hu[0])), np.asarray(labels.affine, float)
         note = _note(path, values[0], left_out_ml)
         if note:
-            tell(f"warning: {note}")
+            print_line(f"warning: {note}")
         if not self.enabled:
             return
         measured = measure_lungs(*values, affine)

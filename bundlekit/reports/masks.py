@@ -15,7 +15,7 @@ from skimage.measure import regionprops
 from ..errors import InputNote
 from ..files import write_atomically
 from ..inference.record import RunRecord
-from ..processes import tell
+from ..processes import print_line
 
 __all__ = ["MaskReport", "measure"]
 
@@ -77,7 +77,7 @@ class MaskReport:
             if not row["found"]:
                 remedy = "look at the image, which may show another place or be too dark"
                 note = InputNote(path, f"no {self.what} found", "one", remedy)
-                tell(f"note: {note}")
+                print_line(f"note: {note}")
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         def write_table(name: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import monai.handlers
 from ignite.engine import Engine
 
-from ..processes import number_and_count
+from ..processes import rank_and_world_size
 
 try:
     from ignite.handlers import ProgressBar as _Bar
@@ -36,7 +36,7 @@ class ProgressBar(_Bar):
 
     def attach(self, engine: Engine, *args: Any, **options: Any) -> None:  # type: ignore[override]
         """Show the bar while ``engine`` runs, unless this is not the main process."""
-        if number_and_count()[0] == 0:
+        if rank_and_world_size()[0] == 0:
             super().attach(engine, *args, **options)
 
 
@@ -45,5 +45,5 @@ class StatsHandler(monai.handlers.StatsHandler):
 
     def attach(self, engine: Engine) -> None:
         """Log while ``engine`` runs, unless this is not the main process."""
-        if number_and_count()[0] == 0:
+        if rank_and_world_size()[0] == 0:
             super().attach(engine)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bundlekit.errors import InputError
-from bundlekit.processes import connect, gather, is_connected, number_and_count, speaks
+from bundlekit.processes import connect, gather, is_connected, is_main_process, rank_and_world_size
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_numbers_that_do_not_fit_are_refused(monkeypatch, rank, size, message):
     if size is not None:
         monkeypatch.setenv("WORLD_SIZE", size)
     with pytest.raises(InputError) as error:
-        number_and_count()
+        rank_and_world_size()
     assert str(error.value) == message
 
 
@@ -35,8 +35,8 @@ def test_two_processes_of_a_batch_system_work_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     connect()
-    assert not is_connected() and number_and_count() == (1, 2)
-    assert speaks() and gather(3) == [3]
+    assert not is_connected() and rank_and_world_size() == (1, 2)
+    assert is_main_process() and gather(3) == [3]
 
 
 def test_a_line_is_told_beside_the_bar_of_another_process(tmp_path):
@@ -44,16 +44,16 @@ def test_a_line_is_told_beside_the_bar_of_another_process(tmp_path):
     script.write_text(
         "import torch.distributed as dist\n"
         "from tqdm import tqdm\n"
-        "from bundlekit.processes import connect, disconnect, number_and_count, tell\n"
+        "from bundlekit.processes import connect, disconnect, print_line, rank_and_world_size\n"
         "connect()\n"
-        "rank = number_and_count()[0]\n"
+        "rank = rank_and_world_size()[0]\n"
         "bar = tqdm(total=2, desc='images', disable=rank > 0)\n"
         "for teller in (0, 1):\n"
         "    bar.update()\n"
         "    bar.refresh()\n"
         "    dist.barrier()\n"
         "    if rank == teller:\n"
-        "        tell(f'left out: image {rank}')\n"
+        "        print_line(f'left out: image {rank}')\n"
         "    dist.barrier()\n"
         "disconnect()\n"
     )
