@@ -15,6 +15,7 @@ from unet_ode.nets import VGGUNet
 
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 """Configuration D of Simonyan and Zisserman: widths of the convolutions, M a pooling."""
+CONVS_BN = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)  # their places in the published vgg16_bn
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
