@@ -275,7 +275,9 @@ def write(output: Path, sections: dict[str, list[Photograph]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, nargs="+", required=True)
-    parser.add_argument("--test_source", type=Path, nargs="+", default=[], help="folders of which all images are test images")
+    parser.add_argument(
+        "--test_source", type=Path, nargs="+", default=[], help="folders of which all images are test images"
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--fold", type=int, default=0, choices=range(NUM_FOLDS), help="fold for testing")
     parser.add_argument("--expert", type=int, default=1, choices=(1, 2), help="expert of the DRIONS-DB contours")
