@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,9 @@ from monai.utils import ensure_tuple
 
 from ..files import compute_sha256
 from ..processes import gather, is_connected, is_main_process, rank_and_world_size, was_restarted
+from .finished import FinishedLines
 
 __all__ = ["RunRecord"]
-
-_PREFIX = ".finished-"
-_ENDING = ".jsonl"
 
 
 def _state(path: str) -> list[int]:
@@ -85,8 +83,12 @@ class RunRecord:
         self.settings = dict(settings or {})
         self.num_added = 0
         self.num_finished_before = 0
+        self._finished = FinishedLines(self.folder)
         self._notes: list[Any] = []
         self._names: set[str] | None = None
+        self._reported: set[str] | None = None  # images whose rows are in the report
+        self._num_reported_early: dict[str, int] = {}  # rows that were there before their image was added, by image
+        self._num_notes_reported = self._num_lines_reported = self._num_restarts = 0
 
     def share(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items of a run, ``{"image": path or paths}``, that this process has to segment.
@@ -107,9 +109,9 @@ class RunRecord:
     def begin(self) -> None:
         """Without ``resume``, forget what an earlier run has left."""
         self._notes.clear()
-        self.num_added = 0
+        self._reported, self._num_notes_reported, self.num_added = None, 0, 0
         if not self.resume:
-            self._remove_own_files()
+            self._finished.remove(*rank_and_world_size())
 
     def is_finished(self, image: Any) -> bool:
         """Whether an earlier run has written all outputs of an image, given by its file or its files."""
@@ -141,25 +143,62 @@ class RunRecord:
             "outputs": {os.path.relpath(path, self.folder): os.path.getsize(path) for path in outputs},
             "rows": self._notes,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._file(rank_and_world_size()[0]).open("a", encoding="utf-8") as file:
-            file.write(f"\n{json.dumps(line)}\n")  # begins a line even where the one before was cut off
-            file.flush()
-            os.fsync(file.fileno())
+        self._finished.append(rank_and_world_size()[0], line)
+        self._num_reported_early[json.dumps(paths)] = self._num_notes_reported
+        self._num_notes_reported = 0
         self._notes = []
         self.num_added += 1
 
     def rows(self) -> list[Any]:
         """What was measured so far in all images of the run, by all processes, in the order of the images' paths."""
-        lines = self._latest()
-        names = sorted(lines if self._names is None else lines.keys() & self._names)
-        return [row for name in names if _is_unchanged(lines[name]) for row in lines[name]["rows"]] + self._notes
+        return self._rows(self._own_lines())
 
     def write_report(self, write: Callable[[list[Any]], Any]) -> None:
         """Let ``write`` write the rows that are there, and again where another process has added some meanwhile."""
         rows: list[Any] = []
         while rows != (rows := self.rows()):
             write(rows)
+
+    def extend_report(self, write: Callable[[list[Any]], Any], append: Callable[[list[Any]], Any]) -> None:
+        """Let ``append`` add the rows that came since the last call, so that a report costs as much as it has rows.
+
+        The first time, and where a row was replaced, ``write`` writes all rows. Where several processes share a run
+        the first one does this, with the rows that the others have written by then; :meth:`write_report` of the last
+        one to end has all.
+        """
+        if rank_and_world_size()[0] > 0:
+            return
+        rows = self._new_rows()
+        if rows is not None:
+            append(rows)
+            return
+        lines = self._own_lines()
+        self._reported = set(lines)
+        self._num_notes_reported, self._num_lines_reported = len(self._notes), len(self._finished.read)
+        self._num_restarts = self._finished.num_restarts
+        write(self._rows(lines))
+
+    def _rows(self, lines: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+        return [row for name in sorted(lines) for row in lines[name]["rows"]] + self._notes
+
+    def _new_rows(self) -> list[Any] | None:
+        """The rows that are not in the report; None where one that is there has been replaced."""
+        self._finished.refresh()
+        if self._reported is None or self._num_restarts != self._finished.num_restarts:
+            return None
+        rows = []
+        for line in self._finished.read[self._num_lines_reported :]:
+            name = json.dumps(line["image"])
+            if line["run"] != self._key or (self._names is not None and name not in self._names):
+                continue
+            if name in self._reported:
+                return None
+            rows += line["rows"][self._num_reported_early.pop(name, 0) :]
+            self._reported.add(name)
+        self._num_lines_reported = len(self._finished.read)
+        rows += self._notes[self._num_notes_reported :]
+        self._num_notes_reported = len(self._notes)
+        return rows
 
     def end(self, num_left_out: int) -> None:
         """Say what was done; where nothing was left out, and all processes are here, remove the record's files.
@@ -173,7 +212,7 @@ class RunRecord:
             earlier = f", {before} finished before (--resume false segments them anew)" if before else ""
             print(f"{added} segmented{earlier}, {num_left_out} left out: {self.folder}", flush=True)
         if num_left_out == 0 and len(parts) == rank_and_world_size()[1]:
-            self._remove_own_files()
+            self._finished.remove(*rank_and_world_size())
 
     @cached_property
     def _key(self) -> str:
@@ -183,49 +222,16 @@ class RunRecord:
 
     @cached_property
     def _earlier(self) -> dict[str, dict[str, Any]]:
-        return self._latest()
+        self._finished.refresh()
+        return self._finished.valid(self._key)
 
-    def _latest(self) -> dict[str, dict[str, Any]]:
-        """By image, its last line, where that is of a run like this one and no later line has written its outputs."""
-        lines, writers = {}, {}
-        for line in sorted(self._lines(), key=lambda line: line.get("at", 0)):
-            lines[json.dumps(line["image"])] = line
-            writers.update(dict.fromkeys(line["outputs"], line))
-        return {
-            name: line
-            for name, line in lines.items()
-            if line["run"] == self._key and all(writers[output] is line for output in line["outputs"])
-        }
+    def _own_lines(self) -> dict[str, dict[str, Any]]:
+        """By image of this run, the line on it, where its files have not changed."""
+        self._finished.refresh()
+        lines = self._finished.valid(self._key)
+        names = lines if self._names is None else lines.keys() & self._names
+        return {name: lines[name] for name in names if _is_unchanged(lines[name])}
 
     def _is_whole(self, outputs: Mapping[str, int]) -> bool:
         """Whether all are there, as long as they were: a copy or a full disk may have cut one short."""
         return all((self.folder / name).stat().st_size == size for name, size in outputs.items())
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{_PREFIX}{number}{_ENDING}"
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{_PREFIX}*{_ENDING}"))
-
-    def _remove_own_files(self) -> None:
-        """This process's file, and its part of those that an earlier run by more processes has left."""
-        number, count = rank_and_world_size()
-        for path in self._files():
-            earlier = path.name[len(_PREFIX) : -len(_ENDING)]
-            if earlier.isdecimal() and int(earlier) % count == number:
-                path.unlink(missing_ok=True)
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        """All whole lines: the last line of a process that was killed may have been cut off."""
-        for path in self._files():
-            try:
-                lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-            except FileNotFoundError:  # its process has begun from the first image meanwhile
-                continue
-            for text in lines:
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                if isinstance(line, dict) and "run" in line:
-                    yield line

@@ -116,9 +116,9 @@ class RunChecks:
         self.volume_device = volume_device
         self.phantom_sha256 = phantom_sha256
         self._run_record: RunRecord | None = None
-        self._errors: list[str] = []
-        self._left_out: list[str] = []
-        self._notes: list[str] = []
+        self._errors: dict[str, None] = {}  # lines in the order in which they were found, each one once
+        self._left_out: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
 
     def section(
         self,
@@ -155,8 +155,8 @@ class RunChecks:
         self._run_record = record
         mine = found if record is None else record.share(found)
         items = self._usable(mine, ("image",), str(dataset_dir), may_be_none=len(mine) < len(found))
-        unusable = [item for item in mine if all(item is not other for other in items)]
-        others = [item for item in found if all(item is not other for other in unusable)]
+        unusable = set(map(id, mine)) - set(map(id, items))
+        others = [item for item in found if id(item) not in unusable]
         self._record(self._errors, find_overwritten(others, self._name_output))
         return items
 
@@ -225,7 +225,7 @@ class RunChecks:
             SystemExit: with code 1, after the files were printed on stderr.
         """
         record = self._run_record
-        left_out = list(chain.from_iterable(gather(self._left_out) if record else [self._left_out]))
+        left_out = list(chain.from_iterable(gather(list(self._left_out)) if record else [self._left_out]))
         if is_main_process():
             _print_all("left out", left_out)
         if record is not None:
@@ -254,7 +254,7 @@ class RunChecks:
             problems = self._problems(item, [*keys, *(key for key in optional if key in item)])
             notes = [problem for problem in problems if isinstance(problem, InputNote)]
             self._record(self._notes, notes)
-            self._record(self._left_out, [problem for problem in problems if problem not in notes])
+            self._record(self._left_out, [problem for problem in problems if not isinstance(problem, InputNote)])
             if len(problems) == len(notes):
                 kept.append(item)
         if not kept and not may_be_none:
@@ -288,6 +288,6 @@ class RunChecks:
         )
 
     @staticmethod
-    def _record(lines: list[str], problems: Iterable[Exception]) -> None:
+    def _record(lines: dict[str, None], problems: Iterable[Exception]) -> None:
         """Add what is not there yet: two lists of one run often share a reason, such as a missing folder."""
-        lines += [line for line in dict.fromkeys(map(str, problems)) if line not in lines]
+        lines.update(dict.fromkeys(map(str, problems)))

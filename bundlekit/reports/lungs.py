@@ -21,6 +21,7 @@ from ..inference.record import RunRecord
 from ..inputs.volumes import name_volume
 from ..processes import print_line
 from ..transforms.lungs import LEFT, RIGHT, to_ras
+from .growing import append_to_csv, append_to_json
 
 __all__ = ["LungReport", "measure_lungs", "save_lung_picture"]
 
@@ -133,7 +134,8 @@ class LungReport:
     """Measure the lungs of each volume that an evaluator segments, and say where one or both are missing.
 
     ``report.csv`` has a line for the right lung, the left lung and both of each volume, ``report.json`` the same by
-    volume; both are complete after every volume. ``<name>_report.png`` shows it.
+    volume. Both are complete after every volume, of which only the new rows are written; where several processes share
+    a run, after every volume of the first process, and at the end of each. ``<name>_report.png`` shows a volume.
 
     Args:
         record: record of the run, with the measurements of all its processes; the report is written to its folder.
@@ -173,14 +175,25 @@ class LungReport:
         name = name_volume(path)
         title = ", ".join(f"{lung} {measured[lung]['volume_ml']:.0f} ml" for lung in _LUNGS)
         save_lung_picture(*values, affine, self.record.folder / f"{name}_report.png", f"{name}: {title}")
-        self.record.write_report(self._write_tables)
+        self.record.extend_report(self._write_tables, self._append)
+
+    def _append(self, volumes: list[dict[str, Any]]) -> None:
+        tables = [self.record.folder / name for name in ("report.json", "report.csv")]
+        if all(table.is_file() for table in tables) and append_to_json(tables[0], volumes):
+            append_to_csv(tables[1], _to_rows(volumes))
+        else:  # somebody has removed or changed a file during the run
+            self._write_tables(self.record.rows())
 
     def _write_tables(self, volumes: list[dict[str, Any]]) -> None:
         folder = self.record.folder
         text = json.dumps({"volumes": volumes}, indent=1, allow_nan=False) + "\n"
         write_atomically(folder / "report.json", lambda file: Path(file).write_text(text, encoding="utf-8"))
-        rows = [{"image": v["image"], "lung": lung, **v[lung]} for v in volumes for lung in _LUNGS]
-        write_atomically(folder / "report.csv", lambda file: _write_csv(file, rows))
+        write_atomically(folder / "report.csv", lambda file: _write_csv(file, _to_rows(volumes)))
+
+
+def _to_rows(volumes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of the table: one for each lung, and one for both."""
+    return [{"image": volume["image"], "lung": lung, **volume[lung]} for volume in volumes for lung in _LUNGS]
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
