@@ -96,8 +96,8 @@ class AdditiveCoupling(nn.Module):
     def draw_factors(self, x: torch.Tensor) -> torch.Tensor | None:
         """Factors of the channels for one training pass: (2, N, channels / 2, 1, 1, 1), for N1 and N2; None for ones.
 
-        They are drawn apart from the pass, since computing the input from the output needs the same ones again. N, type
-        and device are those of ``x``.
+        They are drawn before the pass, because recomputing the input from the output needs the same factors. N, dtype
+        and device are as in ``x``.
         """
         if self.dropout == 0 or not self.training:
             return None

@@ -26,12 +26,12 @@ def check_engine(engine: str) -> None:
 
 
 class Chain(nn.Module):
-    """Steps from the stem's output to the logits, with one of four ways to their gradients.
+    """Steps from the stem's output to the logits, trained with one of four engines.
 
-    - "native": keeps only the final state and computes every earlier one from it, in place, in the backward pass;
-    - "memcnn": the same idea by the package that the paper used, one coupling at a time;
-    - "checkpoint": keeps the input of every coupling and repeats the coupling in the backward pass;
-    - "none": keeps everything.
+    - "native": stores only the final state and recomputes every earlier one in place in the backward pass;
+    - "memcnn": does the same with the package that the paper used, one coupling at a time;
+    - "checkpoint": stores the input of every coupling and repeats the coupling in the backward pass;
+    - "none": stores everything.
 
     In evaluation and without gradients all of them are the plain forward pass.
 
@@ -49,9 +49,9 @@ class Chain(nn.Module):
         ValueError: when the engine is another.
         RuntimeError: in a forward pass of "native", when a module of the chain has hooks, a parametrization or a class
             that is not known, or a parameter has a hook for its gradient; in a backward pass, when a state left the
-            range of exactness, when parameters are not those of the forward pass, when something else made the way back
-            differ from the way there, or on a second backward pass. In a forward pass of "memcnn", when a state left
-            the range, or a parameter has such a hook.
+            range of exactness, when parameters have changed since the forward pass, when the recomputed states differ
+            from the forward pass for another reason, or on a second backward pass. In a forward pass of "memcnn", when
+            a state left the range, or a parameter has such a hook.
 
     Source:
         Gomez et al. 2017, "The Reversible Residual Network: Backpropagation Without Storing Activations"; Yamazaki,

@@ -1,4 +1,4 @@
-"""Computes gradients part by part and sums those of the parameters."""
+"""Computes gradients part by part, summed for the parameters."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class _RoundToGrid(torch.autograd.Function):
 
 
 def round_to_grid(x: torch.Tensor) -> torch.Tensor:
-    """Nearest point of the grid, step * round(x / step); its gradient is taken as that of the identity.
+    """Nearest point of the grid, step * round(x / step); its gradient is taken as the identity's.
 
     Half precision is taken to float32, whose grid is finer.
 
@@ -55,7 +55,7 @@ def round_to_grid(x: torch.Tensor) -> torch.Tensor:
         x: any shape.
 
     Source:
-        Not in the paper; the straight-through gradient is that of Bengio, Léonard, Courville 2013, "Estimating or
+        Not in the paper; the straight-through gradient is from Bengio, Léonard, Courville 2013, "Estimating or
         Propagating Gradients Through Stochastic Neurons for Conditional Computation".
 
     Example:

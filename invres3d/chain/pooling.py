@@ -44,7 +44,7 @@ def _interpolate_back(grad: torch.Tensor) -> torch.Tensor:
 
 
 def _scatter_add_(grad_x: torch.Tensor, index: torch.Tensor, grad_pooled: torch.Tensor) -> None:
-    """Add the gradient by each pooled voxel to that of the voxel it was taken from."""
+    """Add the gradient of each pooled voxel to the gradient of the voxel that it was taken from."""
     flat_x = grad_x.view(*grad_x.shape[:2], -1)  # in place: never a copy
     for flat, places, values in zip(flat_x, index.flatten(2), grad_pooled.flatten(2), strict=True):
         flat.scatter_add_(1, places, values.to(flat.dtype))

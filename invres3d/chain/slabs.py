@@ -1,7 +1,7 @@
 """Applies, undoes and differentiates a coupling's branch in place, one slab of the volume at a time.
 
-For the order norm, activation, convolution nothing of a volume's size need be made besides the state and its gradient:
-the statistics of the norm are small, and the rest is local.
+With the order norm, activation, convolution, only the state and its gradient have the size of the volume: the
+statistics of the norm are small, and the rest is local.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Step(nn.Module):
         raise NotImplementedError
 
     def advance_(self, levels: list[torch.Tensor], factors: torch.Tensor | None) -> Any:
-        """Take the step. Gives what ``retreat_`` needs besides the state."""
+        """Take the step. Returns what ``retreat_`` needs in addition to the state."""
         raise NotImplementedError
 
     def retreat_(

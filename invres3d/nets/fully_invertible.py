@@ -24,7 +24,7 @@ def _require_squeezable(channels: Sequence[int]) -> None:
 
 
 class FullyInvertibleUNet(InvertibleUNet):
-    """U-Net of invertible steps only: couplings, squeezes down, squeezes up; the training memory is that of one state.
+    """U-Net with only invertible steps: couplings, squeezes down, squeezes up; training stores one state.
 
     ``x -> stem -> [L couplings, split, squeeze] per level -> L couplings -> [unsqueeze, join, L couplings] per level ->
     head``. Of a level's channels, ``channels[i + 1] / 8`` go down; the others are the skip.

@@ -1,4 +1,4 @@
-"""What the two invertible networks share: everything but the changes of resolution."""
+"""Base class of the two invertible networks: everything except the changes of resolution."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class InvertibleUNet(nn.Module):
         out_channels: channels of the output (logits).
         channels: channels of each level, from full resolution down, even numbers.
         steps: the chain's.
-        bottleneck: number of the step before which the state is that of the deepest level.
+        bottleneck: number of the step before which the state is at the deepest level.
         engine: see :class:`invres3d.chain.engine.Chain`.
         vae: whether there is a VAE branch.
 

@@ -1,6 +1,6 @@
-"""The checks of numbers and sizes that all networks share.
+"""Checks of the arguments of networks and of image sizes.
 
-unet_ode has checks of its own, since neither package imports the other.
+unet_ode has its own checks, because neither package imports the other.
 """
 
 from __future__ import annotations

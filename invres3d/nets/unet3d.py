@@ -18,7 +18,7 @@ __all__ = ["UNet3D"]
 
 
 class _Blocks(nn.Sequential):
-    """Some double convolutions, each twice convolution, norm, activation; ``engine`` as that of the network."""
+    """Some double convolutions, each twice convolution, norm, activation; ``engine`` as in the network."""
 
     def __init__(
         self, in_channels: int, out_channels: int, num: int, norm: str | tuple | None, act: str | tuple, engine: str

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m invres3d.plan",
         description="Predict the memory of a training step (cross entropy + Dice) of every network and engine, and say "
-        "which fit. live: peak of activations and gradients. total: what the card must hold, with the parameters, the "
+        "which fit. live: peak of activations and gradients. total: needed on the GPU, with the parameters, the "
         "optimiser's state and the batch. Not counted: CUDA's context, workspaces of convolutions and fragments; see "
         "--reserve.",
     )

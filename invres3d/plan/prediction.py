@@ -118,10 +118,10 @@ class Prediction:
 
     Attributes:
         training: what was predicted.
-        live_bytes: peak of what a step makes: activations, their gradients and those of the parameters.
+        live_bytes: peak of the tensors that a step allocates: activations, gradients of activations and of parameters.
         parameter_bytes: parameters.
         optimizer_bytes: what the optimiser keeps between steps.
-        update_bytes: peak of what the update holds besides those: the gradients, and what it makes on the way.
+        update_bytes: peak of further bytes in the update: the gradients and temporary tensors.
         batch_bytes: image and label, both float32.
     """
 
@@ -155,7 +155,7 @@ def _without_content(amp: bool) -> Iterator[None]:
 
 
 def _measure_update(network: nn.Module, optimizer: str) -> tuple[int, int]:
-    """(bytes that the optimiser keeps, peak beside those)."""
+    """(bytes that the optimiser keeps, peak of further bytes)."""
     with LiveMemory() as memory:
         for parameter in network.parameters():
             parameter.grad = torch.empty_like(parameter)
@@ -182,8 +182,8 @@ def _measure_step(network: nn.Module, image: torch.Tensor, label: torch.Tensor, 
 def predict(training: Training) -> Prediction:
     """Memory of a training step: the step is run, forward, loss, backward and update, on tensors without content.
 
-    The live bytes are those of :class:`invres3d.plan.live_memory.LiveMemory` around the same step on real tensors. Not
-    counted, and to be left free on a card: CUDA's context, workspaces of convolutions, fragments between allocations.
+    The live bytes equal :class:`invres3d.plan.live_memory.LiveMemory` around the same step on real tensors. Not
+    counted, and to be left free on a GPU: CUDA's context, workspaces of convolutions, fragments between allocations.
     With CUDA it is the step on the GPU. Without, it is that on the CPU, where autocast keeps other operations in full
     precision: a norm is in bfloat16 there and in float32 on a GPU, which then needs more.
 

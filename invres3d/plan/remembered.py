@@ -44,7 +44,7 @@ def _storages(values: Any) -> set[int]:
 
 
 class RememberedShapes(TorchDispatchMode):
-    """Results of operations on meta or fake tensors, made anew from what the operation gave for the same shapes before.
+    """Results of operations on meta or fake tensors, made from the result of the operation with the same shapes before.
 
     A U-Net repeats itself, in its depth and from network to network, and PyTorch takes longer to work out a shape than
     to make a tensor of it. What it remembers, it remembers for good. With fake tensors it is entered inside of the

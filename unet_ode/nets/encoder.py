@@ -1,4 +1,4 @@
-"""The contracting path that first learns to find the centre of an object, then serves the U-Net that outlines it."""
+"""The contracting path that is trained to find the centre of an object and then used in the U-Net."""
 
 from __future__ import annotations
 

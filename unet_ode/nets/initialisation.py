@@ -1,4 +1,4 @@
-"""First weights of convolutions."""
+"""Initial weights of convolutions."""
 
 from __future__ import annotations
 

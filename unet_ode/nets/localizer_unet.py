@@ -29,9 +29,9 @@ class LocalizerUNet(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         out_channels: channels of the output (logits).
-        channels: channels of each level, those of the :class:`Localizer`.
-        dropout: that of the encoder, which acts only where the encoder is not frozen.
-        freeze_encoder: whether to begin with a frozen encoder.
+        channels: channels of each level, as in the :class:`Localizer`.
+        dropout: the encoder's dropout, which acts only if the encoder is not frozen.
+        freeze_encoder: whether the encoder is frozen at first.
 
     Shape:
         - input: (N, in_channels, *spatial), every size a multiple of ``encoder.step``.
@@ -42,7 +42,7 @@ class LocalizerUNet(nn.Module):
 
     Source:
         Hu et al. 2018, "Deep feature transfer between localization and segmentation tasks", section 2.3 and figure 1;
-        the expanding path is that of Ronneberger et al. 2015, figure 1, with zero padding and batch norm.
+        the expanding path is from Ronneberger et al. 2015, figure 1, with zero padding and batch norm.
 
     Differs from the paper:
         The output is the logit; the paper's last layer, the sigmoid, belongs to loss and post-processing.

@@ -49,7 +49,7 @@ class PixelClassifier(nn.Module):
     layer with an activation and a linear layer; with the defaults the paper's N4 with w = 95. The windows of
     neighbouring pixels share nearly all their work. Therefore ``forward`` runs N once on the whole image: every
     pooling moves by one pixel instead of two, and whatever follows i poolings is dilated by 2^i. The result at each
-    pixel is that of :meth:`classify_windows`, with the same weights. Weights are drawn from N(0, 2 / fan_in).
+    pixel equals :meth:`classify_windows` with the same weights. Weights are drawn from N(0, 2 / fan_in).
 
     Args:
         spatial_dims: 2 or 3.

@@ -1,4 +1,4 @@
-"""Weights of the paper's own code, under the names of the networks here."""
+"""Converts weights of the paper's code to the parameter names of the networks here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _unet_name(name: str, weight: torch.Tensor) -> str | None:
     if match is None:
         return None
     place, conv = match.group(2), "conv2" if match.group(3) == "2" else "conv1"
-    # the number of output channels tells the level, wherever the nesting puts the module: 64 at the first
+    # the number of output channels gives the level, independent of the nesting: 64 at the first
     out_channels = weight.shape[min(1, weight.dim() - 1)] if place == "up" else weight.shape[0]
     level = (out_channels // 64).bit_length() - 1
     last = _DEPTH if place in ("encode", "embed") else _DEPTH - 1

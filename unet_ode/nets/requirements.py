@@ -1,6 +1,6 @@
-"""What networks require of their arguments and of the sizes of images.
+"""Checks of the arguments of networks and of image sizes.
 
-invres3d has requirements of its own, since neither package imports the other.
+invres3d has its own checks, because neither package imports the other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The U of U-ResNet and U-Node: blocks that keep the size, 1x1 convolutions between the levels."""
+"""Base class of U-ResNet and U-Node: blocks that keep the size, 1x1 convolutions between the levels."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class _TimeConv(nn.Module):
     """3x3 convolution, padded with zeros, of the channels [t, x], without ever joining them.
 
     conv([t, x]) = conv(x, weight) + bias + t conv(1, weight_time): the last term is one plane for all times, which
-    differs from its inner value at the border alone.
+    differs from its inner value only at the border.
     """
 
     def __init__(self, spatial_dims: int, channels: int) -> None:

@@ -33,8 +33,8 @@ class UResNet(ResidualUNet):
 
     Args:
         spatial_dims, in_channels, out_channels, channels: as in :class:`ResidualUNet`.
-        reference: compute what the authors' code computes, for weights of theirs: the encoder's blocks feed the skips
-            alone, and the norm's epsilon is the number of channels.
+        reference: compute what the authors' code computes, for its weights: the encoder's blocks feed only the skips,
+            and the norm's epsilon is the number of channels.
 
     Shape:
         As in :class:`ResidualUNet`.

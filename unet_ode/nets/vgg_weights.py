@@ -23,7 +23,7 @@ def _read(source: str | os.PathLike, network: VGGUNet) -> Mapping[str, torch.Ten
         url = _URLS[network.batch_norm]
         try:
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
-        except OSError as error:  # of which those of urllib are
+        except OSError as error:  # urllib's errors are among them
             raise ValueError(
                 f"{source}: {url} cannot be downloaded ({error}); expected a way to it: try again, or download it "
                 "elsewhere and pass the file"
@@ -54,8 +54,8 @@ def load_encoder(network: VGGUNet, source: str | os.PathLike | None) -> VGGUNet:
             keeps it in torch's cache; None leaves the network as it is.
 
     Raises:
-        ValueError: where the file is missing, cannot be downloaded or read, or its names or shapes are not exactly
-            those of ``network.features``.
+        ValueError: where the file is missing, cannot be downloaded or read, or its names or shapes differ from
+            ``network.features``.
 
     Source:
         Weights: torchvision's IMAGENET1K_V1, for images that are normalised channel by channel.

@@ -1,4 +1,4 @@
-"""Controlled steps as a loop inside the graph of an ``ExportedProgram``, where Python cannot decide on the way."""
+"""Step size control as a loop inside the graph of an ``ExportedProgram``, for ``torch.export``."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class RungeKutta(RungeKuttaStep):
         result = torch.empty_like(y)
         rows = torch.arange(y.size(0), device=y.device)
         counts = torch.zeros([3, y.size(0)], dtype=torch.int64, device=y.device)
-        t, h, k, nfe = self._begin(y)  # nfe is that of every sample that is under way
+        t, h, k, nfe = self._begin(y)  # nfe of every sample that is not finished
         steps: list[list[torch.Tensor]] = []
         stored: list[int] = []
         states: list[list[torch.Tensor]] = []
