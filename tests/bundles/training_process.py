@@ -19,7 +19,7 @@ from monai.bundle import ConfigWorkflow
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from bundlekit import training
+from bundlekit.training import state
 
 
 class EnoughError(Exception):
@@ -38,7 +38,7 @@ def separate_images(network: torch.nn.Module) -> None:
 def main(settings: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", "0"))
-    write = training.write_atomically
+    write = state.write_atomically
 
     def noted_write(path, writer):
         with open(Path(settings["writes"]) / f"{rank}.txt", "a") as file:
@@ -46,7 +46,7 @@ def main(settings: dict[str, Any]) -> None:
         write(path, writer)
 
     if "writes" in settings:
-        training.write_atomically = noted_write
+        state.write_atomically = noted_write
     workflow = ConfigWorkflow(config_file=settings["configs"], logging_file=False, **settings["options"])
     workflow.initialize()
     trainer = workflow.parser.get_parsed_content("train::trainer")
