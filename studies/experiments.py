@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundlekit.files import write_atomically
+from bundlekit.reports.tables import write_csv
 from tools.commands import run_bundle
 
 __all__ = ["Row", "mean_and_deviation", "read_scores", "train", "write_scores"]
@@ -77,14 +76,7 @@ def write_scores(path: Path, rows: Sequence[Row]) -> None:
         >>> read_scores(path, ["seed", "dice"])
         [{'seed': '0', 'dice': '0.5'}]
     """
-
-    def write(name: str | os.PathLike) -> None:
-        with open(name, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
+    write_csv(path, rows)
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

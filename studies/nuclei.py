@@ -92,7 +92,7 @@ def claim(output: Path, options: dict[str, Any]) -> None:
     path = output / "options.json"
     if path.exists() and (found := path.read_text(encoding="utf-8")) != words(options):
         raise SystemExit(f"{path}: has {found}; expected {words(options)}: pass another --output, or the same options")
-    write_atomically(path, lambda name: Path(name).write_text(words(options), encoding="utf-8"))
+    write_atomically(path, lambda part: part.write_text(words(options), encoding="utf-8"))
 
 
 def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argparse.Namespace) -> list[Row]:

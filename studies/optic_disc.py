@@ -222,7 +222,7 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     right.set(xlabel="share of the masks", ylabel="p of the paired t-test", xticks=places)
     right.set_xticklabels([f"{c.share} %" for c in comparisons])
     right.legend()
-    write_atomically(path, lambda name: figure.savefig(name, format="png", dpi=120))
+    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=120))
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ from bundlekit.errors import InputError
 from bundlekit.files import require_file, write_atomically
 from bundlekit.inputs.datalists import read_section
 from bundlekit.phantoms import make_dataset
-from bundlekit.reports.drawing import as_shown, draw_overlay
+from bundlekit.reports.drawing import as_displayed
+from bundlekit.reports.panels import draw_panels
 from tools.commands import run_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +35,8 @@ PANEL_PX, GAP_PX, LINE_PX, FONT_PX = 300, 10, 20, 16
 COLUMNS = 4
 SEED = 7
 """Of the phantoms; those to train with have 0."""
-OVERLAY_GAP_PX = 8
-"""White around and between the panels of draw_overlay."""
+PANELS_GAP_PX = 8
+"""White around and between the panels of draw_panels."""
 NUM_COLOURS = 256
 
 
@@ -105,16 +106,16 @@ def find_output(folder: Path, image: Path, ending: str) -> Path:
     return found[0]
 
 
-def draw_panel(image: np.ndarray, labels: np.ndarray) -> Image.Image:
-    """The panel "prediction" of draw_overlay, cut to a square about what was found.
+def draw_square(image: np.ndarray, labels: np.ndarray) -> Image.Image:
+    """The panel "prediction" of draw_panels, cut to a square about what was found.
 
     Shape:
         ``labels``: ``(rows, columns[, slices])``; ``image``: the same, with channels last.
     """
-    page = draw_overlay(image, None, labels)
-    width = (page.width - 3 * OVERLAY_GAP_PX) // 2
+    page = draw_panels(image, None, labels)
+    width = (page.width - 3 * PANELS_GAP_PX) // 2
     height = round(width * labels.shape[0] / labels.shape[1])
-    right, bottom = page.width - OVERLAY_GAP_PX, page.height - OVERLAY_GAP_PX
+    right, bottom = page.width - PANELS_GAP_PX, page.height - PANELS_GAP_PX
     panel = page.crop((right - width, bottom - height, right, bottom))
     places = np.argwhere(labels)[:, :2]
     row, column = (places.mean(0) + 0.5) / labels.shape[:2] if len(places) else (0.5, 0.5)
@@ -128,8 +129,8 @@ def make_panel(name: str, panel: Panel, data_root: Path, work: Path, size: int |
     places = {"dataset_dir": source.resolve(), "output_dir": output, "device": "cpu"}
     run_bundle(ROOT / "bundles" / name, ["inference"], **places, **panel.overrides)
     load = LoadImage(image_only=True, ensure_channel_first=True, dtype=None)
-    labels = as_shown(load(find_output(output, image, panel.output)))[..., 0]
-    return draw_panel(as_shown(load(image)), labels)
+    labels = as_displayed(load(find_output(output, image, panel.output)))[..., 0]
+    return draw_square(as_displayed(load(image)), labels)
 
 
 def compose(panels: Mapping[str, Image.Image]) -> Image.Image:
@@ -164,7 +165,7 @@ def make_pictures(bundles: Sequence[str], data_root: Path, output: Path, size: i
             find_input(name, PANELS[name], data_root, output, size)
     with tempfile.TemporaryDirectory() as work:
         page = compose({name: make_panel(name, PANELS[name], data_root, Path(work), size) for name in bundles})
-    write_atomically(output, lambda path: page.save(path, "PNG", optimize=True))
+    write_atomically(output, lambda part: page.save(part, "PNG", optimize=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

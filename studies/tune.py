@@ -194,7 +194,7 @@ def search(study: optuna.Study, objective: Callable[[optuna.Trial], float], num_
 
 def save(axes: Axes, path: Path) -> None:
     figure = axes.figure
-    write_atomically(path, lambda name: figure.savefig(name, format="png", dpi=120, bbox_inches="tight"))
+    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=120, bbox_inches="tight"))
     matplotlib.pyplot.close(figure)
 
 
@@ -216,7 +216,7 @@ def write_overlay(study: optuna.Study, path: Path, args: argparse.Namespace) -> 
     if not best.params["batch_norm"]:
         text += " Inference with its weights needs configs/net_no_batch_norm.json."
     overlay = {"_desc_": text, **suggest(optuna.trial.FixedTrial(best.params))}
-    write_atomically(path, lambda name: Path(name).write_text(json.dumps(overlay, indent=4) + "\n", encoding="utf-8"))
+    write_atomically(path, lambda part: part.write_text(json.dumps(overlay, indent=4) + "\n", encoding="utf-8"))
 
 
 def conclude(study: optuna.Study, args: argparse.Namespace) -> int:

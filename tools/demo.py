@@ -54,7 +54,7 @@ def main() -> None:
         options = {"inference": shared_overrides(bundle), "train fit_demo": pretrained}.get(configs, [])
         call(bundle, *run, "--config_file", config_file, *places, "--output_dir", str(relative / output), *options)
 
-    pictures = drawing.save_overlays(runs / "data", "test", runs / "predictions", runs / "overlays")
+    pictures = drawing.draw_section(runs / "data", "test", runs / "predictions", runs / "overlays")
     scores.plot_history(runs / "history.json", runs / "history.png")
     print()
     scores.print_table(runs / "metrics.json")

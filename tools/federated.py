@@ -86,7 +86,7 @@ class Client:
     def take_up(self, own_state: dict[str, Any], weights: Weights) -> None:
         """Go back to the end of a round, whatever a round that was broken off has left."""
         state = {**own_state, "network": dict(weights)}
-        write_atomically(self.keeper.state_path, lambda name: torch.save(state, name))
+        write_atomically(self.keeper.state_path, lambda part: torch.save(state, part))
         self.keeper.restore(self.algorithm.trainer)
 
     def train(self, weights: Weights) -> tuple[Weights, float]:
@@ -103,10 +103,10 @@ class Client:
 
 def save(output: Path, state: dict[str, Any]) -> None:
     """The state as a whole first, from which the other two files can be made again."""
-    write_atomically(output / "state.pt", lambda name: torch.save(state, name))
-    write_atomically(output / "model.pt", lambda name: torch.save(state["weights"], name))
+    write_atomically(output / "state.pt", lambda part: torch.save(state, part))
+    write_atomically(output / "model.pt", lambda part: torch.save(state["weights"], part))
     text = json.dumps(state["rounds"], indent=1)
-    write_atomically(output / "rounds.json", lambda name: Path(name).write_text(text))
+    write_atomically(output / "rounds.json", lambda part: part.write_text(text))
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:

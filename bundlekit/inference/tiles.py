@@ -12,14 +12,9 @@ from monai.inferers import Inferer
 from monai.utils import ensure_tuple, ensure_tuple_rep
 from tqdm import tqdm
 
+from .reflection import reflected_indices
+
 __all__ = ["OverlapTileInferer"]
-
-
-def _reflect(start: int, length: int, size: int) -> torch.Tensor:
-    """Indices start .. start + length - 1 folded into 0 .. size - 1 by reflection without repeating the border."""
-    period = max(2 * (size - 1), 1)
-    index = torch.arange(start, start + length) % period
-    return torch.where(index < size, index, period - index)
 
 
 class OverlapTileInferer(Inferer):
@@ -95,7 +90,7 @@ class OverlapTileInferer(Inferer):
 
     def _cut(self, image: torch.Tensor, start: Sequence[int], sides: Sequence[int]) -> torch.Tensor:
         indices = [
-            _reflect(first - self.margin, side + 2 * self.margin, full)
+            reflected_indices(first - self.margin, side + 2 * self.margin, full)
             for first, side, full in zip(start, sides, image.shape[1:], strict=True)
         ]
         lowest = [int(index.min()) for index in indices]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from ..errors import InputError
 
@@ -45,7 +46,7 @@ class Grid:
         """Edge lengths of a voxel."""
         if self.affine is None:
             return np.ones(len(self.shape))
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return voxel_sizes(self.affine)
 
     def distance_mm(self, other: Grid) -> float:
         """The largest distance between equal voxel indices of two grids of one shape, which is at a corner."""

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from monai.data.utils import correct_nifti_header_if_necessary
+from nibabel.affines import voxel_sizes
 from nibabel.openers import ImageOpener
 from nibabel.orientations import io_orientation
 
@@ -102,7 +103,7 @@ def check_affine(path: str | os.PathLike, affine: np.ndarray) -> None:
 three directions in space; correct its qform or sform, or convert it anew from the scanner's files
     """
     _check_finite(path, affine)
-    edges_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    edges_mm = voxel_sizes(affine)
     if abs(np.linalg.det(affine[:3, :3])) <= _MIN_VOLUME_RATIO * edges_mm.prod():
         found = f"its affine gives voxels of {_shown(edges_mm)} mm that span no volume"
         raise InputError(path, found, "three directions in space", _CORRECT)

@@ -8,12 +8,14 @@ from .label_scores import SplitMergeScores, info_scores, rand_scores
 from .matches import THRESHOLDS, ObjectMatches, match_counts
 from .object_metrics import ObjectMetrics
 from .object_statistics import ObjectStatistics, object_statistics
+from .surface_distance import HausdorffDistanceMm
 from .warping import warp_truth, warping_error
 
 __all__ = [
     "THRESHOLDS",
     "BoundaryMetrics",
     "CentreDistance",
+    "HausdorffDistanceMm",
     "MetricHandlers",
     "ObjectMatches",
     "ObjectMetrics",

@@ -12,7 +12,8 @@ from monai.utils import convert_to_numpy
 from skimage.measure import label
 from skimage.segmentation import expand_labels, watershed
 
-from .label_scores import SplitMergeScores, check_any_cell, check_same_shape, info_scores, rand_scores
+from .label_maps import require_same_shape
+from .label_scores import SplitMergeScores, info_scores, rand_scores, require_any_cell
 
 __all__ = [
     "grow_cells",
@@ -39,7 +40,7 @@ def membrane_map(image: NdarrayOrTensor, name: str) -> np.ndarray:
 def membrane_maps(prediction: NdarrayOrTensor, truth: NdarrayOrTensor) -> tuple[np.ndarray, np.ndarray]:
     """Both maps as :func:`membrane_map` gives them; raises ValueError where their shapes differ."""
     maps = membrane_map(prediction, "prediction"), membrane_map(truth, "truth")
-    check_same_shape(*maps)
+    require_same_shape(*maps)
     return maps
 
 
@@ -84,7 +85,7 @@ def pixel_f_error(prediction: NdarrayOrTensor, truth: NdarrayOrTensor) -> float:
         0.5
     """
     prediction, truth = membrane_maps(prediction, truth)
-    check_any_cell(~truth)
+    require_any_cell(~truth)
     num_cell_pixels = np.count_nonzero(~prediction) + np.count_nonzero(~truth)
     return float(1 - 2 * np.count_nonzero(~prediction & ~truth) / num_cell_pixels)
 

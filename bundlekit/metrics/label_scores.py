@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 from monai.config import NdarrayOrTensor
-from monai.utils import convert_to_numpy
 from scipy import sparse
 from scipy.special import entr
 from skimage.metrics import contingency_table
 
-__all__ = ["SplitMergeScores", "info_scores", "rand_scores"]
+from .label_maps import read_label_map, require_same_shape
+
+__all__ = ["SplitMergeScores", "info_scores", "rand_scores", "require_any_cell"]
+
+_REMEDY = "label the cells first (label_cells, grow_cells)"
 
 
 class SplitMergeScores(NamedTuple):
@@ -26,15 +29,8 @@ class SplitMergeScores(NamedTuple):
     merge: float
 
 
-def check_same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:
-    if prediction.shape != truth.shape:
-        raise ValueError(
-            f"prediction has shape {prediction.shape} and truth {truth.shape}; expected the same: "
-            "resample the prediction to the truth's pixels"
-        )
-
-
-def check_any_cell(is_cell: np.ndarray) -> None:
+def require_any_cell(is_cell: np.ndarray) -> None:
+    """Raise ValueError where no pixel of the truth is a cell."""
     if not is_cell.any():
         raise ValueError(
             f"truth of shape {is_cell.shape} has no cell pixel; expected at least one: check that membrane is 1 and "
@@ -42,21 +38,12 @@ def check_any_cell(is_cell: np.ndarray) -> None:
         )
 
 
-def _label_image(image: NdarrayOrTensor, name: str) -> np.ndarray:
-    labels = convert_to_numpy(image)
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(
-            f"{name} labels are {labels.dtype} from {labels.min()}; expected integers >= 0: "
-            "label the cells first (label_cells, grow_cells)"
-        )
-    return labels
-
-
 def _overlaps(labels_prediction: NdarrayOrTensor, labels_truth: NdarrayOrTensor) -> sparse.csr_array:
     """Numbers of pixels by true and predicted label, over the pixels that are a cell in the truth."""
-    prediction, truth = _label_image(labels_prediction, "prediction"), _label_image(labels_truth, "truth")
-    check_same_shape(prediction, truth)
-    check_any_cell(truth != 0)
+    prediction = read_label_map(labels_prediction, "prediction", _REMEDY)
+    truth = read_label_map(labels_truth, "truth", _REMEDY)
+    require_same_shape(prediction, truth)
+    require_any_cell(truth != 0)
     return sparse.csr_array(contingency_table(truth, prediction, ignore_labels=(0,)))
 
 

@@ -8,10 +8,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 from monai.config import NdarrayOrTensor
-from monai.utils import convert_to_numpy
 from scipy import sparse
 
-from .label_scores import check_same_shape
+from .label_maps import read_object_map, require_object_maps, require_same_shape
 from .named_measures import NamedMeasures
 
 __all__ = ["THRESHOLDS", "ObjectMatches", "match_counts"]
@@ -19,14 +18,9 @@ __all__ = ["THRESHOLDS", "ObjectMatches", "match_counts"]
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
-def _numbers(image: NdarrayOrTensor, name: str) -> np.ndarray:
+def _number_objects(image: NdarrayOrTensor, name: str) -> np.ndarray:
     """The objects of a label map numbered from 1 without gaps, and 0 for the background."""
-    labels = convert_to_numpy(image)
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(
-            f"{name} holds {labels.dtype} from {labels.min()}; expected integers >= 0, one for each object: "
-            "label a mask first (skimage.measure.label), cast labels that are stored as floats"
-        )
+    labels = read_object_map(image, name)
     ids, numbers = np.unique(labels, return_inverse=True)
     return numbers.reshape(labels.shape) + (0 not in ids)
 
@@ -56,8 +50,8 @@ def match_counts(prediction: NdarrayOrTensor, truth: NdarrayOrTensor) -> np.ndar
         >>> match_counts(prediction, truth)[[0, 4, 5]].tolist()  # at 0.5, 0.7 and 0.75
         [[1, 1, 1], [1, 1, 1], [0, 2, 2]]
     """
-    p, t = _numbers(prediction, "prediction"), _numbers(truth, "truth")
-    check_same_shape(p, t)
+    p, t = _number_objects(prediction, "prediction"), _number_objects(truth, "truth")
+    require_same_shape(p, t)
     shape = (p.max() + 1, t.max() + 1)
     shared_px = sparse.coo_array((np.ones(p.size, dtype=int), (p.ravel(), t.ravel())), shape=shape)
     shared_px.sum_duplicates()
@@ -125,11 +119,7 @@ class ObjectMatches(NamedMeasures):
         self.pooled = pooled
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        if y_pred.shape != y.shape or y_pred.ndim not in (4, 5) or y_pred.shape[1] != 1:
-            raise ValueError(
-                f"prediction has shape {tuple(y_pred.shape)} and truth {tuple(y.shape)}; expected (N, 1, H, W) or "
-                "(N, 1, H, W, D), both: turn the network's output into one map of objects, of the truth's size"
-            )
+        require_object_maps(y_pred, y)
         images = [match_counts(p[0], t[0]) for p, t in zip(y_pred, y, strict=True)]
         rows = [counts.ravel().tolist() if self.pooled else self._measures(counts) for counts in images]
         return torch.tensor(rows, dtype=torch.float64, device="cpu")

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import torch
 
+from .label_maps import require_object_maps
 from .named_measures import NamedMeasures
 from .object_statistics import ObjectStatistics, object_statistics
 
@@ -63,11 +64,7 @@ class ObjectMetrics(NamedMeasures):
         self.pooled = pooled
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        if y_pred.shape != y.shape or y_pred.ndim not in (4, 5) or y_pred.shape[1] != 1:
-            raise ValueError(
-                f"prediction has shape {tuple(y_pred.shape)} and truth {tuple(y.shape)}; expected (N, 1, H, W) or "
-                "(N, 1, H, W, D), both: turn the network's output into one map of objects, of the truth's size"
-            )
+        require_object_maps(y_pred, y)
         hausdorff = "object_hausdorff" in self.names
         images = [object_statistics(p[0], t[0], hausdorff=hausdorff) for p, t in zip(y_pred, y, strict=True)]
         rows = [astuple(image) if self.pooled else self._measures(image) for image in images]

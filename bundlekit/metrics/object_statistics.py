@@ -11,12 +11,11 @@ from functools import cached_property
 
 import numpy as np
 from monai.config import NdarrayOrTensor
-from monai.utils import convert_to_numpy
 from scipy import sparse
 from scipy.spatial.distance import directed_hausdorff
 from skimage.segmentation import find_boundaries
 
-from .label_scores import check_same_shape
+from .label_maps import read_object_map, require_same_shape
 
 __all__ = ["ObjectStatistics", "object_statistics"]
 
@@ -97,12 +96,7 @@ class _Objects:
     """
 
     def __init__(self, image: NdarrayOrTensor, name: str) -> None:
-        labels = convert_to_numpy(image)
-        if labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise ValueError(
-                f"{name} holds {labels.dtype} from {labels.min()}; expected integers >= 0, one for each object: "
-                "label a mask first (skimage.measure.label), cast labels that are stored as floats"
-            )
+        labels = read_object_map(image, name)
         ids, first_pixels, places = np.unique(labels, return_index=True, return_inverse=True)
         first_pixels[ids == 0] = -1
         numbers = np.argsort(np.argsort(first_pixels)) + (0 not in ids)
@@ -224,7 +218,7 @@ def object_statistics(
         2.1
     """
     s, g = _Objects(prediction, "prediction"), _Objects(truth, "truth")
-    check_same_shape(s.numbers, g.numbers)
+    require_same_shape(s.numbers, g.numbers)
     both = (s.numbers > 0) & (g.numbers > 0)
     pairs = s.numbers[both], g.numbers[both]
     shared_px = sparse.csr_array((np.ones_like(pairs[0]), pairs), shape=(len(s.areas_px), len(g.areas_px)))

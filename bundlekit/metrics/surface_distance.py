@@ -9,6 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.metrics import CumulativeIterationMetric, compute_hausdorff_distance
 from monai.metrics.utils import do_metric_reduction
+from nibabel.affines import voxel_sizes
 
 __all__ = ["HausdorffDistanceMm"]
 
@@ -54,7 +55,7 @@ class HausdorffDistanceMm(CumulativeIterationMetric):
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         if not isinstance(y, MetaTensor):
             raise TypeError(f"y is a {type(y).__name__}; expected a MetaTensor, whose affine gives the size of a voxel")
-        spacing_mm = np.linalg.norm(np.asarray(y.affine, float)[:3, :3], axis=0)
+        spacing_mm = voxel_sizes(np.asarray(y.affine, float))
         first = 0 if self.include_background else 1
         pred, truth = torch.as_tensor(y_pred)[:, first:].cpu() > 0, y.as_tensor()[:, first:].cpu() > 0
         found, there = (mask.flatten(2).any(dim=2) for mask in (pred, truth))

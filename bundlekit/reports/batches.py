@@ -1,32 +1,23 @@
-"""Saves a file for each image that an evaluator processes, atomically."""
+"""The images that an evaluator is working on."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine
 from monai.data import MetaTensor, decollate_batch
 
-__all__ = ["file_name", "images_of", "write_atomically"]
+__all__ = ["image_file_name", "images_in_batch"]
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file on the same disk and move it to ``path`` once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        part = Path(folder, path.name)
-        write(part)
-        os.replace(part, path)
-
-
-def images_of(engine: Engine) -> list[MetaTensor]:
+def images_in_batch(engine: Engine) -> list[MetaTensor]:
+    """The images of the batch that an engine is at, one by one."""
     batch: Any = engine.state.batch
     return [item["image"] for item in (decollate_batch(batch) if isinstance(batch, Mapping) else batch)]
 
 
-def file_name(image: MetaTensor) -> str:
+def image_file_name(image: MetaTensor) -> str:
+    """The name of the file that an image was read from."""
     return Path(image.meta.get("filename_or_obj", "image")).name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Mapping
@@ -14,14 +13,17 @@ from ignite.engine import Engine, Events
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
+from nibabel.affines import voxel_sizes
 
 from ..errors import InputNote
 from ..files import write_atomically
 from ..inference.record import RunRecord
 from ..inputs.volumes import name_volume
 from ..processes import print_line
-from ..transforms.lungs import LEFT, RIGHT, to_ras
+from ..transforms.axes import to_ras
+from ..transforms.lungs import LEFT, RIGHT
 from .growing import append_to_csv, append_to_json
+from .tables import write_csv
 
 __all__ = ["LungReport", "measure_lungs", "save_lung_picture"]
 
@@ -91,7 +93,7 @@ def save_lung_picture(
     """
     labels, ras = to_ras(labels, affine)
     hu, _ = to_ras(hu, affine)
-    x_mm, y_mm, z_mm = np.linalg.norm(ras[:3, :3], axis=0)
+    x_mm, y_mm, z_mm = voxel_sizes(ras)
     j, k = (_fullest(labels, axis) for axis in (1, 2))
     figure = Figure(figsize=_INCHES, layout="constrained")
     figure.suptitle(title)
@@ -106,7 +108,7 @@ def save_lung_picture(
         axes.imshow(tint, _COLOURS, aspect=aspect, origin="lower", vmin=RIGHT, vmax=LEFT, alpha=0.4)
         axes.text(0.02, 0.98, "R", color="white", transform=axes.transAxes, va="top")
         axes.set(title=name, xticks=[], yticks=[])
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=120))
 
 
 def _fullest(labels: np.ndarray, axis: int) -> int:
@@ -187,17 +189,10 @@ class LungReport:
     def _write_tables(self, volumes: list[dict[str, Any]]) -> None:
         folder = self.record.folder
         text = json.dumps({"volumes": volumes}, indent=1, allow_nan=False) + "\n"
-        write_atomically(folder / "report.json", lambda file: Path(file).write_text(text, encoding="utf-8"))
-        write_atomically(folder / "report.csv", lambda file: _write_csv(file, _to_rows(volumes)))
+        write_atomically(folder / "report.json", lambda part: part.write_text(text, encoding="utf-8"))
+        write_csv(folder / "report.csv", _to_rows(volumes))
 
 
 def _to_rows(volumes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of the table: one for each lung, and one for both."""
     return [{"image": volume["image"], "lung": lung, **volume[lung]} for volume in volumes for lung in _LUNGS]
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from ..errors import InputNote
 from ..files import write_atomically
 from ..inference.record import RunRecord
 from ..processes import print_line
+from .tables import write_csv
 
-__all__ = ["MaskReport", "measure"]
+__all__ = ["MaskReport", "measure_mask"]
 
 COLUMNS = ("image", "found", "centre_x_px", "centre_y_px", "diameter_px", "area_px")
 
 
-def measure(mask: np.ndarray) -> dict[str, Any]:
+def measure_mask(mask: np.ndarray) -> dict[str, Any]:
     """Whether anything is above 0 in a mask, its centre of mass, the diameter of the circle of its area, and its area.
 
     Args:
@@ -35,7 +35,7 @@ def measure(mask: np.ndarray) -> dict[str, Any]:
     Example:
         >>> mask = np.zeros((6, 5))
         >>> mask[1:3, 2:4] = 1
-        >>> list(measure(mask).values())  # 4 / sqrt(pi)
+        >>> list(measure_mask(mask).values())  # 4 / sqrt(pi)
         [True, 1.5, 2.5, 2.257, 4]
     """
     regions = regionprops((mask > 0).astype(np.uint8))
@@ -72,7 +72,7 @@ class MaskReport:
         items: Any = engine.state.output
         for item in items:
             path = str(item["image"].meta["filename_or_obj"])
-            row = {"image": Path(path).name, **measure(convert_to_numpy(item["pred"])[0])}
+            row = {"image": Path(path).name, **measure_mask(convert_to_numpy(item["pred"])[0])}
             self.record.note(row)
             if not row["found"]:
                 remedy = "look at the image, which may show another place or be too dark"
@@ -80,12 +80,7 @@ class MaskReport:
                 print_line(f"note: {note}")
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        def write_table(name: Path) -> None:
-            with open(name, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows({**row, "found": "yes" if row["found"] else "no"} for row in rows)
-
-        write_atomically(self.record.folder / "report.csv", write_table)
+        table = [{**row, "found": "yes" if row["found"] else "no"} for row in rows]
+        write_csv(self.record.folder / "report.csv", table, COLUMNS)
         text = json.dumps(rows, indent=1) + "\n"
-        write_atomically(self.record.folder / "report.json", lambda name: Path(name).write_text(text, encoding="utf-8"))
+        write_atomically(self.record.folder / "report.json", lambda part: part.write_text(text, encoding="utf-8"))

@@ -14,6 +14,8 @@ from matplotlib.patches import Circle
 from monai.data import MetaTensor
 from torch import nn
 
+from ..inference.reflection import reflected_indices
+
 __all__ = ["check_pixel", "draw_receptive_field", "effective_receptive_field", "radius_of_share"]
 
 _DECADES = 3  # what is smaller than 10^-3 of the largest gradient has the darkest colour
@@ -59,9 +61,8 @@ def _pad(image: torch.Tensor, divisor: int) -> torch.Tensor:
     if max(sizes) == divisor > 1:  # instance norm needs more than one voxel at the deepest level
         sizes = [2 * divisor] * len(sizes)
     for axis, size in enumerate(sizes, start=2):
-        # unlike torch's reflection this one may be longer than the image
-        index = np.pad(np.arange(image.shape[axis]), (0, size - image.shape[axis]), mode="reflect")
-        image = image.index_select(axis, torch.from_numpy(index).to(image.device))
+        index = reflected_indices(0, size, image.shape[axis])
+        image = image.index_select(axis, index.to(image.device))
     return image
 
 

@@ -19,7 +19,7 @@ from monai.utils import convert_to_numpy
 from torch import nn
 
 from ..files import write_atomically
-from .batches import file_name, images_of
+from .batches import image_file_name, images_in_batch
 from .receptive_field import check_pixel, draw_receptive_field, effective_receptive_field
 
 __all__ = ["ReceptiveFieldPicture"]
@@ -84,7 +84,7 @@ class ReceptiveFieldPicture:
             raise ValueError(f"no receptive field was drawn: no image has the pixel {self.pixel}; the rest is done")
 
     def __call__(self, engine: Evaluator) -> None:
-        for image in images_of(engine):
+        for image in images_in_batch(engine):
             try:
                 self.index(image)
             except ValueError as error:  # other images may hold the pixel
@@ -101,7 +101,7 @@ class ReceptiveFieldPicture:
         Raises:
             ValueError: when it has another number of axes, or lies outside the file or what the preprocessing left.
         """
-        name, axes = file_name(image), image.dim() - 1
+        name, axes = image_file_name(image), image.dim() - 1
         check_pixel(self.pixel, image.meta.get("spatial_shape", image.shape[1:])[:axes], f"{name}: pixel")
         affine = convert_to_numpy(image.affine)
         before = convert_to_numpy(image.meta.get("original_affine", np.eye(len(affine))))  # a picture's is the identity
@@ -121,5 +121,5 @@ class ReceptiveFieldPicture:
         window = image.as_tensor()[(slice(None), *(slice(first, first + self.max_size_px) for first in start))]
         pixel = tuple(place - first for place, first in zip(whole, start, strict=True))
         field = effective_receptive_field(self.network, window[None], pixel, self.channel, self.divisor)
-        title = f"{file_name(image)}: output {self.channel} at {self.pixel}"
+        title = f"{image_file_name(image)}: output {self.channel} at {self.pixel}"
         return draw_receptive_field(window, field, pixel, start, title)

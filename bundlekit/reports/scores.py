@@ -21,6 +21,7 @@ from monai.handlers import MetricsSaver
 from monai.utils import string_list_all_gather
 
 from ..files import write_atomically
+from .tables import align_columns
 
 __all__ = ["MetricsJson", "format_table", "plot_history", "print_table"]
 
@@ -58,7 +59,7 @@ def plot_history(history_path: str | os.PathLike, png_path: str | os.PathLike) -
     left, right = figure.subplots(1, 2)
     _draw(left, {"training loss": history["loss"], **history.get("terms", {})}, "loss")
     _draw(right, history["metrics"], "validation")
-    write_atomically(png_path, lambda name: figure.savefig(name, format="png", dpi=120))
+    write_atomically(png_path, lambda part: figure.savefig(part, format="png", dpi=120))
 
 
 def _plain(value: Any) -> Any:
@@ -119,7 +120,7 @@ class MetricsJson(MetricsSaver):
             "num_images": len(rows),
         }
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        write_atomically(self.path, lambda name: Path(name).write_text(text, encoding="utf-8"))
+        write_atomically(self.path, lambda part: part.write_text(text, encoding="utf-8"))
 
     def _table(self, metric: str, values: np.ndarray, num_images: int) -> np.ndarray:
         table = values[:, None] if values.ndim == 1 else values
@@ -172,11 +173,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     columns = [[row[i] for row in rows] for i in range(1, len(names) + 1)]
     rows += [_row("mean", np.mean, columns), _row("std", np.std, columns)]
     cells = [["image", *names]] + [[r[0], *("-" if v is None else f"{v:.4f}" for v in r[1:])] for r in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in cells
-    ]
-    return "\n".join("  ".join(line) for line in lines)
+    return align_columns(cells)
 
 
 def print_table(metrics_path: str | os.PathLike) -> None:

@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..files import write_atomically
-from .batches import file_name, images_of
+from .batches import image_file_name, images_in_batch
+from .tables import align_columns
 
 __all__ = ["SolverReport"]
 
@@ -89,13 +90,13 @@ class SolverReport:
         self._counts = {block.name: [] for block in self.blocks}
 
     def _end_image(self, engine: Engine) -> None:
-        images = images_of(engine)
+        images = images_in_batch(engine)
         if len(images) != 1:
             raise ValueError(
                 f"the batch holds {len(images)} images; expected 1, as the passes of several cannot be told apart: set "
                 "the dataloader's batch_size to 1"
             )
-        name = file_name(images[0])
+        name = image_file_name(images[0])
         if unused := [block for block, counts in self._counts.items() if not counts]:
             raise RuntimeError(
                 f"{name}: no pass through the ODE blocks {', '.join(unused)}; expected the evaluator to run the "
@@ -137,5 +138,4 @@ class SolverReport:
         """A row for each image, and the mean."""
         lines = [(row["image"], [*row["nfe"].values(), row["total"]]) for row in rows] + [("mean", [*mean.values()])]
         cells = [["NFE", *mean], *([name, *(f"{value:.1f}" for value in values)] for name, values in lines)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells)
+        return align_columns(cells)

@@ -18,7 +18,8 @@ from monai.utils import convert_to_tensor
 from PIL import Image
 
 from ..inputs.datalists import name_output
-from .drawing import as_shown, draw_overlay
+from .drawing import as_displayed
+from .panels import draw_panels
 
 __all__ = ["MLFlowPictures", "TensorBoardPictures", "draw_item", "end_runs"]
 
@@ -60,11 +61,11 @@ def draw_item(item: dict[str, Any], pred_key: str = "pred", one_hot: bool = Fals
     fits = image.shape[1:] == label.shape[1:] and torch.equal(image.affine, label.affine)
     shown = image if fits else ResampleToMatch(mode="bilinear", padding_mode="zeros")(image, label)
     maps = [_to_label_map(values, one_hot).cpu() for values in (label, item[pred_key])]
-    stacked = as_shown(
+    stacked = as_displayed(
         MetaTensor(torch.cat([convert_to_tensor(shown, track_meta=False).cpu(), *maps]), affine=label.affine)
     )
     name = name_output(item["image"].meta["filename_or_obj"])
-    return name, draw_overlay(stacked[..., :-2], stacked[..., -2], stacked[..., -1], title=name)
+    return name, draw_panels(stacked[..., :-2], stacked[..., -2], stacked[..., -1], title=name)
 
 
 def _draw_batch(engine: Engine, pred_key: str, one_hot: bool) -> list[tuple[str, Image.Image]]:

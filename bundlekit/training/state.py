@@ -163,7 +163,7 @@ class TrainingState:
         weights = self.network.state_dict()
         if is_best:
             best = {name: value.cpu() for name, value in weights.items()}  # to be read without a GPU, too
-            write_atomically(self.ckpt_path, lambda name: torch.save(best, name))
+            write_atomically(self.ckpt_path, lambda part: torch.save(best, part))
         state = {
             "network": weights,
             "objects": {name: value.state_dict() for name, value in self.objects.items()},
@@ -173,6 +173,6 @@ class TrainingState:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
         }
-        write_atomically(self.state_path, lambda name: torch.save(state, name))
+        write_atomically(self.state_path, lambda part: torch.save(state, part))
         history = json.dumps(self.history, indent=1)
-        write_atomically(self.state_path.with_name("history.json"), lambda name: Path(name).write_text(history))
+        write_atomically(self.state_path.with_name("history.json"), lambda part: part.write_text(history))

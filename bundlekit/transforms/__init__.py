@@ -1,11 +1,17 @@
-"""Array and dictionary transforms for MONAI: targets, weight maps, windows, colour, contrast, alignment, centres."""
+"""Array and dictionary transforms for MONAI: targets, weights, windows, colours, objects, cells, lungs, regions."""
 
 from .alignment import SubpixelShift, SubpixelShiftd
 from .background import RandBackground, RandBackgroundd
 from .centres import CentreOfMassd, EquivalentDiameterd
+from .close_cells import CloseCells, CloseCellsd
 from .colour import RandColourJitter, RandColourJitterd
+from .hounsfield import HounsfieldUnitsd
+from .lungs import SeparateLungsd
 from .photographs import EvenContrast, EvenContrastd, ToGrey, ToGreyd
 from .polarity import LightObjects, LightObjectsd
+from .regions import LabelsToRegionsd, RegionsToLabelsd
+from .separate_objects import SeparateObjects, SeparateObjectsd
+from .split_objects import SplitObjects, SplitObjectsd
 from .targets import ErodedTargets, ErodedTargetsd
 from .weight_maps import BalancedSampling, BalancedSamplingd, BorderWeightMap, BorderWeightMapd
 from .windows import Foveate, Foveated, NonUniformSample, NonUniformSampled
@@ -16,6 +22,8 @@ __all__ = [
     "BorderWeightMap",
     "BorderWeightMapd",
     "CentreOfMassd",
+    "CloseCells",
+    "CloseCellsd",
     "EquivalentDiameterd",
     "ErodedTargets",
     "ErodedTargetsd",
@@ -23,6 +31,8 @@ __all__ = [
     "EvenContrastd",
     "Foveate",
     "Foveated",
+    "HounsfieldUnitsd",
+    "LabelsToRegionsd",
     "LightObjects",
     "LightObjectsd",
     "NonUniformSample",
@@ -31,6 +41,12 @@ __all__ = [
     "RandBackgroundd",
     "RandColourJitter",
     "RandColourJitterd",
+    "RegionsToLabelsd",
+    "SeparateLungsd",
+    "SeparateObjects",
+    "SeparateObjectsd",
+    "SplitObjects",
+    "SplitObjectsd",
     "SubpixelShift",
     "SubpixelShiftd",
     "ToGrey",

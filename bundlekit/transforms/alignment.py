@@ -11,7 +11,7 @@ from monai.transforms import Transform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["SubpixelShift", "SubpixelShiftd"]
 
@@ -52,7 +52,7 @@ class SubpixelShift(Transform):
         return convert_to_dst_type(moved, img, dtype=np.float32)[0]
 
 
-class SubpixelShiftd(Mapped):
+class SubpixelShiftd(DictionaryTransform):
     """:class:`SubpixelShift` of each of ``keys``.
 
     Example:

@@ -11,7 +11,9 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import convert_to_tensor, ensure_tuple
+from monai.utils import convert_to_tensor
+
+from .dictionary import pair_keys
 
 __all__ = ["CentreOfMassd", "EquivalentDiameterd"]
 
@@ -49,7 +51,7 @@ class CentreOfMassd(MapTransform):
 
     def __init__(self, keys: KeysCollection, output_keys: KeysCollection, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_keys = _paired(self.keys, output_keys)
+        self.output_keys = pair_keys(self.keys, output_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
@@ -87,7 +89,7 @@ class EquivalentDiameterd(MapTransform):
 
     def __init__(self, keys: KeysCollection, output_keys: KeysCollection) -> None:
         super().__init__(keys, allow_missing_keys=True)
-        self.output_keys = _paired(self.keys, output_keys)
+        self.output_keys = pair_keys(self.keys, output_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
@@ -97,13 +99,6 @@ class EquivalentDiameterd(MapTransform):
             if label is not None and (convert_to_tensor(label) > 0).any():
                 item[output_key] = _diameter(label)
         return item
-
-
-def _paired(keys: tuple[Hashable, ...], output_keys: KeysCollection) -> tuple[Hashable, ...]:
-    names = ensure_tuple(output_keys)
-    if len(names) != len(keys):
-        raise ValueError(f"got {len(names)} output keys for {len(keys)} keys; give one for each key")
-    return names
 
 
 def _diameter(label: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from skimage import graph
 from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import watershed
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["CloseCells", "CloseCellsd"]
 
@@ -93,7 +93,7 @@ class CloseCells(Transform):
         return convert_to_dst_type(labels, img, dtype=torch.uint8 if isinstance(img, torch.Tensor) else np.uint8)[0]
 
 
-class CloseCellsd(Mapped):
+class CloseCellsd(DictionaryTransform):
     """Dictionary form of :class:`CloseCells`; the arguments between ``keys`` and the last are as in the class.
 
     Example:

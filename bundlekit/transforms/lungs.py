@@ -10,14 +10,15 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.affines import voxel_sizes
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 from skimage.segmentation import watershed
 
+from .axes import from_ras, to_ras
 from .hounsfield import PADDING_HU
 
-__all__ = ["LEFT", "RIGHT", "SeparateLungsd", "separate_lungs", "to_ras"]
+__all__ = ["LEFT", "RIGHT", "SeparateLungsd", "separate_lungs"]
 
 RIGHT, LEFT = 1, 2
 _BODY_HU = -500  # tissue lies above, air and lung below
@@ -29,33 +30,6 @@ _MIN_PIECE_ML = 1.0  # smaller ones are not worth a word
 _MIN_AREA_CM2 = 1.0  # of the largest piece's largest axial slice: less than any lung, a newborn's as well
 _MIN_SHARE_ACROSS = 0.2  # of a piece beyond the midline, from which on it may be both lungs
 _MAX_BRIDGE_MM = 12.0  # half the thickness of what may join two lungs
-
-
-def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A view of a volume whose axes run as nearly as they can to the right, the front and the top, and its affine.
-
-    Args:
-        array: (x, y, z) in any order and direction.
-        affine: 4 x 4 matrix from voxel index to position in mm.
-
-    Example:
-        >>> leftwards = np.diag([-5.0, 1, 1, 1])
-        >>> array, affine = to_ras(np.arange(8).reshape(4, 2, 1), leftwards)
-        >>> array[:, 0, 0].tolist(), affine[0].tolist()
-        ([6, 4, 2, 0], [5.0, 0.0, 0.0, -15.0])
-    """
-    axes = io_orientation(affine)
-    moved = np.eye(4)
-    for axis, (target, direction) in enumerate(axes.astype(int)):
-        moved[:3, target] = direction * affine[:3, axis]
-    start = np.where(axes[:, 1] < 0, np.array(array.shape) - 1, 0)  # the index that becomes 0
-    moved[:3, 3] = affine[:3, :3] @ start + affine[:3, 3]
-    return apply_orientation(array, axes), moved
-
-
-def _from_ras(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`to_ras`, with the affine that went in there."""
-    return apply_orientation(array, ornt_transform(axcodes2ornt("RAS"), io_orientation(affine)))
 
 
 def _pieces_by_size(mask: np.ndarray) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
@@ -129,7 +103,7 @@ def _candidates(
     mask: np.ndarray, body: np.ndarray, hu: np.ndarray, affine: np.ndarray
 ) -> Iterator[tuple[tuple[slice, ...], np.ndarray, bool]]:
     """The pieces that step 1 of :func:`separate_lungs` leaves, and whether step 2 drops them."""
-    edges_mm, voxel_ml = np.linalg.norm(affine[:3, :3], axis=0), abs(np.linalg.det(affine[:3, :3])) / 1000
+    edges_mm, voxel_ml = voxel_sizes(affine), abs(np.linalg.det(affine[:3, :3])) / 1000
     inside = body.copy()
     for k in np.flatnonzero(mask.any(axis=(0, 1))):
         inside[..., k] = _open(ndimage.binary_fill_holes(body[..., k]), edges_mm[:2])
@@ -197,7 +171,7 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tupl
     mask_ras, ras = to_ras(mask.astype(bool) & (hu >= PADDING_HU), affine)
     hu_ras, _ = to_ras(hu, affine)
     body = _body(hu_ras)
-    midline_mm, spacing_mm = _midline_mm(body, ras), np.linalg.norm(ras[:3, :3], axis=0)
+    midline_mm, spacing_mm = _midline_mm(body, ras), voxel_sizes(ras)
     labels = np.zeros(mask_ras.shape, np.uint8)
     left_out = {RIGHT: 0, LEFT: 0}
     for box, piece, is_small in _candidates(mask_ras, body, hu_ras, ras):
@@ -211,7 +185,7 @@ def separate_lungs(mask: np.ndarray, hu: np.ndarray, affine: np.ndarray) -> tupl
         is_both = min(share, 1 - share) >= _MIN_SHARE_ACROSS
         labels[box][piece] = _cut(piece, is_right, spacing_mm)[piece] if is_both else side
     voxel_ml = abs(np.linalg.det(ras[:3, :3])) / 1000
-    return _from_ras(labels, affine), {
+    return from_ras(labels, affine), {
         name: float(left_out[side] * voxel_ml) for name, side in (("right", RIGHT), ("left", LEFT))
     }
 

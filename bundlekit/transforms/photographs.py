@@ -10,7 +10,7 @@ from monai.utils import convert_to_dst_type, convert_to_numpy
 from skimage.color import rgb2gray
 from skimage.exposure import equalize_adapthist
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["EvenContrast", "EvenContrastd", "ToGrey", "ToGreyd"]
 
@@ -40,7 +40,7 @@ class ToGrey(Transform):
         return convert_to_dst_type(grey, img, dtype=np.float32)[0]
 
 
-class ToGreyd(Mapped):
+class ToGreyd(DictionaryTransform):
     """:class:`ToGrey` of each of ``keys``.
 
     Example:
@@ -92,7 +92,7 @@ class EvenContrast(Transform):
         return convert_to_dst_type(np.stack([self._even(channel) for channel in image]), img, dtype=np.float32)[0]
 
 
-class EvenContrastd(Mapped):
+class EvenContrastd(DictionaryTransform):
     """:class:`EvenContrast` of each of ``keys``; the arguments between ``keys`` and the last are as in the class.
 
     Example:

@@ -9,7 +9,7 @@ from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import Transform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["LightObjects", "LightObjectsd"]
 
@@ -71,7 +71,7 @@ class LightObjects(Transform):
         return convert_to_dst_type(out, img, dtype=torch.float32 if isinstance(img, torch.Tensor) else np.float32)[0]
 
 
-class LightObjectsd(Mapped):
+class LightObjectsd(DictionaryTransform):
     """:class:`LightObjects` of each of ``keys``; the arguments between ``keys`` and the last are as in the class.
 
     Example:

@@ -10,7 +10,7 @@ from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["SeparateObjects", "SeparateObjectsd"]
 
@@ -96,7 +96,7 @@ class SeparateObjects(Transform):
         return convert_to_dst_type(labels, img, dtype=torch.int32 if isinstance(img, torch.Tensor) else np.int32)[0]
 
 
-class SeparateObjectsd(Mapped):
+class SeparateObjectsd(DictionaryTransform):
     """Dictionary form of :class:`SeparateObjects`; the arguments between ``keys`` and the last are as in the class.
 
     Example:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["SplitObjects", "SplitObjectsd"]
 
@@ -118,7 +118,7 @@ class SplitObjects(Transform):
         return convert_to_dst_type(labels[None], img, dtype=dtype)[0]
 
 
-class SplitObjectsd(Mapped):
+class SplitObjectsd(DictionaryTransform):
     """Dictionary form of :class:`SplitObjects`; the arguments between ``keys`` and the last are as in the class.
 
     Example:

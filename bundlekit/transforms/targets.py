@@ -9,7 +9,7 @@ from monai.transforms import Transform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["ErodedTargets", "ErodedTargetsd"]
 
@@ -59,7 +59,7 @@ class ErodedTargets(Transform):
         return convert_to_dst_type(targets, label, dtype=np.float32)[0]
 
 
-class ErodedTargetsd(Mapped):
+class ErodedTargetsd(DictionaryTransform):
     """:class:`ErodedTargets` of each of ``keys``, stored under ``output_keys``, by default in its place.
 
     Example:

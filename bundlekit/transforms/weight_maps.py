@@ -9,7 +9,7 @@ from monai.transforms import RandomizableTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_numpy
 from scipy import ndimage
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["BalancedSampling", "BalancedSamplingd", "BorderWeightMap", "BorderWeightMapd"]
 
@@ -88,7 +88,7 @@ class BorderWeightMap(Transform):
         return convert_to_dst_type(weight[None], label, dtype=np.float32)[0]
 
 
-class BorderWeightMapd(Mapped):
+class BorderWeightMapd(DictionaryTransform):
     """:class:`BorderWeightMap` of ``keys``, stored under ``output_key``; the other arguments are as in the class.
 
     Example:
@@ -156,7 +156,7 @@ class BalancedSampling(RandomizableTransform):
         return convert_to_dst_type(weight, label, dtype=np.float32)[0]
 
 
-class BalancedSamplingd(RandomizableTransform, Mapped):
+class BalancedSamplingd(RandomizableTransform, DictionaryTransform):
     """:class:`BalancedSampling` of ``keys``, stored under ``output_key``.
 
     Example:
@@ -171,7 +171,7 @@ class BalancedSamplingd(RandomizableTransform, Mapped):
         num_samples: int | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        Mapped.__init__(self, keys, output_key, BalancedSampling(num_samples), allow_missing_keys)
+        DictionaryTransform.__init__(self, keys, output_key, BalancedSampling(num_samples), allow_missing_keys)
         RandomizableTransform.__init__(self, prob=1.0)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):

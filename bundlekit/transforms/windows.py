@@ -11,7 +11,7 @@ from monai.transforms import Transform
 from monai.utils import convert_to_dst_type, convert_to_numpy, ensure_tuple_rep
 from scipy import ndimage
 
-from .mapped import Mapped
+from .dictionary import DictionaryTransform
 
 __all__ = ["Foveate", "Foveated", "NonUniformSample", "NonUniformSampled"]
 
@@ -67,7 +67,7 @@ class Foveate(Transform):
         return convert_to_dst_type(out, img, dtype=np.float32)[0]
 
 
-class Foveated(Mapped):
+class Foveated(DictionaryTransform):
     """:class:`Foveate` of each of ``keys``; the other arguments are as in the class.
 
     Example:
@@ -135,7 +135,7 @@ class NonUniformSample(Transform):
         return convert_to_dst_type(out, img, dtype=np.float32)[0]
 
 
-class NonUniformSampled(Mapped):
+class NonUniformSampled(DictionaryTransform):
     """:class:`NonUniformSample` of each of ``keys``; the other arguments are as in the class.
 
     Example:

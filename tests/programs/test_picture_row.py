@@ -40,7 +40,7 @@ def test_panel_is_the_labelled_part_and_nothing_of_the_page_around_it():
     image = np.full((64, 96, 1), 100, np.uint8)
     labels = np.zeros((64, 96))
     labels[20:44, 60:84] = 1  # centre at (32, 72): a square about it reaches the right edge
-    page = np.asarray(picture_row.draw_panel(image, labels)).astype(int)
+    page = np.asarray(picture_row.draw_square(image, labels)).astype(int)
     assert page.shape == (300, 300, 3)
     scale = 300 / 64  # of the 96 columns the square shows 64, of which 72 / 96 of the other 32 are cut off on the left
     left, top = (60 - 24) * scale, 20 * scale

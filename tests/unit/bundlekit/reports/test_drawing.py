@@ -13,7 +13,8 @@ from PIL import Image
 
 from bundlekit.errors import InputError
 from bundlekit.phantoms import make_dataset
-from bundlekit.reports.drawing import main, save_overlay, save_overlays
+from bundlekit.reports.drawing import draw_section, main
+from bundlekit.reports.panels import save_panels
 
 ORANGE, SKY = (230, 159, 0), (86, 180, 233)
 GAP, CAPTION = 8, 26
@@ -40,7 +41,7 @@ def test_panels_show_image_truth_and_prediction(tmp_path):
     truth, prediction = np.zeros((2, 4, 6), np.uint8)
     truth[1, 2:4] = 1
     prediction[1, 3] = 1
-    save_overlay(image, truth, prediction, tmp_path / "o.png")
+    save_panels(image, truth, prediction, tmp_path / "o.png")
     shown, with_truth, with_prediction = panels_of(tmp_path / "o.png", 3)
     magnified = np.kron(image.astype(int), np.ones((85, 85), int))  # 512 // 6
     assert np.array_equal(shown, np.repeat(magnified[..., None], 3, axis=2))
@@ -59,7 +60,7 @@ def test_a_label_has_one_colour_wherever_it_occurs(tmp_path):
     truth, prediction = np.zeros((2, 3, 16), int)
     truth[1] = np.repeat(np.arange(8), 2)
     prediction[1, 4:6] = 2  # alone: it must not get the colour of label 1
-    save_overlay(np.zeros((3, 16), np.uint8), truth, prediction, tmp_path / "o.png")
+    save_panels(np.zeros((3, 16), np.uint8), truth, prediction, tmp_path / "o.png")
     _, with_truth, with_prediction = panels_of(tmp_path / "o.png", 3)
     assert at(with_prediction, 1, 4, truth.shape) == at(with_truth, 1, 4, truth.shape)
     assert np.allclose(at(with_truth, 1, 4, truth.shape), 0.35 * np.array(SKY), atol=0.5)
@@ -70,7 +71,7 @@ def test_a_label_has_one_colour_wherever_it_occurs(tmp_path):
 
 def test_without_truth_there_are_two_panels(tmp_path):
     image = np.full((4, 4), 50, np.uint8)
-    save_overlay(image, None, np.eye(4, dtype=np.uint8), tmp_path / "o.png", title="a title")
+    save_panels(image, None, np.eye(4, dtype=np.uint8), tmp_path / "o.png", title="a title")
     shown, painted = panels_of(tmp_path / "o.png", 2, title=True)
     assert shown.shape == painted.shape == (512, 512, 3)
     assert np.all(shown == 50)
@@ -83,14 +84,14 @@ def test_without_truth_there_are_two_panels(tmp_path):
 )
 def test_intensities_of_any_type_are_stretched(tmp_path, dtype, low, high):
     image = np.array([[low, high], [high, low]], dtype)
-    save_overlay(image, None, np.zeros((2, 2), bool), tmp_path / "o.png")
+    save_panels(image, None, np.zeros((2, 2), bool), tmp_path / "o.png")
     shown, _ = panels_of(tmp_path / "o.png", 2)
     assert [at(shown, 0, 0, (2, 2)), at(shown, 0, 1, (2, 2))] == [(0, 0, 0), (255, 255, 255)]
 
 
 def test_constant_and_not_finite_images_can_be_drawn(tmp_path):
     for value in (7.0, np.nan):
-        save_overlay(np.full((2, 2), value), None, np.zeros((2, 2)), tmp_path / "o.png")
+        save_panels(np.full((2, 2), value), None, np.zeros((2, 2)), tmp_path / "o.png")
         shown, _ = panels_of(tmp_path / "o.png", 2)
         assert len(np.unique(shown)) == 1
 
@@ -98,7 +99,7 @@ def test_constant_and_not_finite_images_can_be_drawn(tmp_path):
 def test_colours_stay_and_alpha_is_dropped(tmp_path):
     colours = np.array([[[255, 0, 0], [0, 200, 0]], [[0, 0, 100], [9, 8, 7]]], np.uint8)
     for image in (colours, np.concatenate([colours, np.full((2, 2, 1), 77, np.uint8)], axis=2)):
-        save_overlay(image, None, np.zeros((2, 2)), tmp_path / "o.png")
+        save_panels(image, None, np.zeros((2, 2)), tmp_path / "o.png")
         shown, _ = panels_of(tmp_path / "o.png", 2)
         assert [[at(shown, r, c, (2, 2)) for c in (0, 1)] for r in (0, 1)] == [[tuple(c) for c in r] for r in colours]
 
@@ -111,17 +112,17 @@ def test_of_a_volume_the_slice_with_most_label_is_shown(tmp_path):
     cases = [(image, truth, 3), (image, None, 4), (image, np.zeros_like(truth), 4)]
     cases.append((np.stack([image, image + 100], axis=3), truth, 3))  # of several channels the first
     for shown_image, right, k in cases:
-        save_overlay(shown_image, right, prediction, tmp_path / "o.png")
+        save_panels(shown_image, right, prediction, tmp_path / "o.png")
         panels = panels_of(tmp_path / "o.png", 2 if right is None else 3, title=True)
         assert at(panels[0], 5, 5, (6, 6)) == (20 * k,) * 3
-    save_overlay(image, None, np.zeros_like(truth), tmp_path / "o.png")
+    save_panels(image, None, np.zeros_like(truth), tmp_path / "o.png")
     assert at(panels_of(tmp_path / "o.png", 2, title=True)[0], 0, 0, (6, 6)) == (40, 40, 40)
 
 
 def test_large_images_are_reduced(tmp_path):
     image = np.zeros((600, 2048), np.uint8)
     image[:, 1024:] = 200
-    save_overlay(image, None, (image > 0).astype(int), tmp_path / "o.png")
+    save_panels(image, None, (image > 0).astype(int), tmp_path / "o.png")
     shown, painted = panels_of(tmp_path / "o.png", 2)
     assert shown.shape == (300, 1024, 3)
     assert [tuple(shown[150, x]) for x in (100, 900)] == [(0, 0, 0), (200, 200, 200)]
@@ -135,7 +136,7 @@ def test_large_images_are_reduced(tmp_path):
 def test_shapes_that_do_not_fit_are_refused(tmp_path, image, truth, prediction):
     right = None if truth is None else np.zeros(truth)
     with pytest.raises(ValueError, match="image's own space"):
-        save_overlay(np.zeros(image), right, np.zeros(prediction), tmp_path / "o.png")
+        save_panels(np.zeros(image), right, np.zeros(prediction), tmp_path / "o.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -163,7 +164,7 @@ def test_what_monai_saved_is_shown_upright(tmp_path):
     predict = Compose([LoadImage(ensure_channel_first=True), lambda x: x / 200, save])
     for name in ("a.b.png", "plain.png"):
         predict(tmp_path / "images" / name)
-    paths = save_overlays(tmp_path, "test", tmp_path / "eval", tmp_path / "overlays")
+    paths = draw_section(tmp_path, "test", tmp_path / "eval", tmp_path / "overlays")
     assert paths == [tmp_path / "overlays/a.b.png", tmp_path / "overlays/plain.png"]
     for path, count in zip(paths, (3, 2), strict=True):
         shown, *painted = panels_of(path, count, title=True)
@@ -177,7 +178,7 @@ def test_what_monai_saved_is_shown_upright(tmp_path):
             tint = 0.65 * 200 + 0.35 * np.array(ORANGE)
             assert np.allclose(at(panel, 3, 25, (20, 30)), tint, atol=0.5)
             assert at(panel, 3, 4, (20, 30)) == at(panel, 17, 25, (20, 30)) == (0, 0, 0)
-    assert save_overlays(tmp_path, "test", tmp_path / "eval", tmp_path / "one", limit=1) == [tmp_path / "one/a.b.png"]
+    assert draw_section(tmp_path, "test", tmp_path / "eval", tmp_path / "one", limit=1) == [tmp_path / "one/a.b.png"]
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["a.b.png"]
 
 
@@ -186,7 +187,7 @@ def test_a_colour_image_keeps_its_colours(tmp_path):
     image[:, 8:] = (10, 200, 90)
     write_dataset(tmp_path, {"c.png": image}, {})
     Image.fromarray(np.zeros((8, 16), np.uint8)).save(tmp_path / "c_seg.png")
-    (path,) = save_overlays(tmp_path, "test", tmp_path, tmp_path / "overlays")
+    (path,) = draw_section(tmp_path, "test", tmp_path, tmp_path / "overlays")
     shown, _ = panels_of(path, 2, title=True)
     assert [at(shown, 4, 4, (8, 16)), at(shown, 4, 12, (8, 16))] == [(0, 0, 0), (10, 200, 90)]
 
@@ -206,7 +207,7 @@ def test_volumes_look_alike_however_they_are_stored(tmp_path):
         label = nibabel.Nifti1Image((np.asarray(stored.dataobj) > 50).astype(np.uint8), stored.affine)
         nibabel.save(label, folder / "v_seg.nii.gz")
         (folder / "dataset.json").write_text('{"test": [{"image": "images/v.nii.gz", "label": "v_seg.nii.gz"}]}')
-        (path,) = save_overlays(folder, "test", folder, folder / "overlays")
+        (path,) = draw_section(folder, "test", folder, folder / "overlays")
         assert path == folder / "overlays/v.png"
         pictures.append(path.read_bytes())
     assert pictures[0] == pictures[1]
@@ -226,16 +227,16 @@ def dataset(tmp_path):
 def test_missing_and_wrong_files_are_named(dataset):
     arguments = ("test", dataset / "eval", dataset / "overlays")
     with pytest.raises(InputError, match=r"000_seg\.png: cannot be opened .*; run the bundle's inference"):
-        save_overlays(dataset, *arguments)
+        draw_section(dataset, *arguments)
     with pytest.raises(InputError, match="no list 'validation'"):
-        save_overlays(dataset, "validation", *arguments[1:])
+        draw_section(dataset, "validation", *arguments[1:])
     (dataset / "eval").mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(dataset / "eval/000_seg.png")
     with pytest.raises(InputError, match=r"000_seg\.png: has 3 channels; expected a label map of 1 channel"):
-        save_overlays(dataset, *arguments)
+        draw_section(dataset, *arguments)
     Image.fromarray(np.zeros((32, 64), np.uint8)).save(dataset / "eval/000_seg.png")
     with pytest.raises(ValueError, match=r"prediction of shape \(32, 64\)"):
-        save_overlays(dataset, *arguments)
+        draw_section(dataset, *arguments)
     assert not (dataset / "overlays").exists()
 
 

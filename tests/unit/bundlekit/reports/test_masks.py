@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from skimage.draw import disk
 
 from bundlekit.inference.record import RunRecord
-from bundlekit.reports.masks import MaskReport, measure
+from bundlekit.reports.masks import MaskReport, measure_mask
 
 
 def disc(x: float, y: float, radius: float) -> np.ndarray:
@@ -23,7 +23,7 @@ def disc(x: float, y: float, radius: float) -> np.ndarray:
 
 
 def test_centre_diameter_and_area_of_a_disc():
-    found = measure(disc(50, 21, 15))
+    found = measure_mask(disc(50, 21, 15))
     assert (found["centre_x_px"], found["centre_y_px"]) == (50, 21)
     assert found["diameter_px"] == pytest.approx(30, abs=0.3)
     assert found["area_px"] == pytest.approx(np.pi * 15**2, rel=0.02)
@@ -42,7 +42,7 @@ def test_table_and_json_say_where_nothing_was_found(tmp_path, capsys):
     for _ in range(2):  # a second run starts anew
         engine.run(list(masks))
     rows = json.loads((tmp_path / "report.json").read_text())
-    assert rows == [{"image": name, **measure(mask)} for name, mask in masks.items()]
+    assert rows == [{"image": name, **measure_mask(mask)} for name, mask in masks.items()]
     with (tmp_path / "report.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["found"] for row in table] == ["yes", "no"]

@@ -188,7 +188,7 @@ def test_resume_from_an_unusable_state_says_what_to_do(tmp_path, broken):
 
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "weights.pt"
-    write_atomically(path, lambda name: Path(name).write_text("old"))
+    write_atomically(path, lambda part: part.write_text("old"))
 
     def fail(name):
         Path(name).write_text("half")
@@ -201,7 +201,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_written_files_have_the_permissions_of_ordinary_files(tmp_path):
     (tmp_path / "plain").write_text("")
-    write_atomically(tmp_path / "atomic", lambda name: Path(name).write_text(""))
+    write_atomically(tmp_path / "atomic", lambda part: part.write_text(""))
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")}
     assert modes["plain"] == modes["atomic"]
 
