@@ -26,6 +26,7 @@ def append_to_json(path: str | os.PathLike, rows: Sequence[Any]) -> bool:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> path = tempfile.mkdtemp() + "/a.json"
         >>> _ = Path(path).write_text(json.dumps({"rows": [{"a": 1}]}, indent=1) + "\\n")
         >>> append_to_json(path, [{"a": 2}]), json.loads(Path(path).read_text())
@@ -56,6 +57,7 @@ def append_to_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) ->
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> path = tempfile.mkdtemp() + "/a.csv"
         >>> _ = Path(path).write_text("a,b\\n1,2\\n")
         >>> append_to_csv(path, [{"b": 4, "a": 3}])

@@ -128,8 +128,8 @@ def test_rounding_leaves_no_score_below_0_or_above_1():
     [
         (np.ones((2, 3), int), np.ones((3, 2), int), r"shape \(2, 3\) and truth \(3, 2\)"),
         (np.ones((2, 3), int), np.zeros((2, 3), int), "no cell pixel"),
-        (np.ones((2, 3)), np.ones((2, 3), int), "prediction labels are float64"),
-        (np.ones((2, 3), int), -np.ones((2, 3), int), "truth labels are int64 from -1"),
+        (np.ones((2, 3)), np.ones((2, 3), int), "prediction holds float64"),
+        (np.ones((2, 3), int), -np.ones((2, 3), int), "truth holds int64 from -1"),
     ],
 )
 def test_wrong_input(scores, prediction, truth, message):
