@@ -70,7 +70,17 @@ def main() -> None:
     print(f"{args.size[0]} x {args.size[1]} px, batch of 1, fp32, {args.device}, torch {torch.__version__}\n")
     print("| gradient, tolerance | evaluations | peak memory, MiB |\n|---|---|---|")
     for name in [REFERENCE, *SOLVERS]:
-        command = [sys.executable, __file__, "--solver", name, "--weights", args.weights, "--device", args.device]
+        command = [
+            sys.executable,
+            "-m",
+            "tools.bench.ode_memory",
+            "--solver",
+            name,
+            "--weights",
+            args.weights,
+            "--device",
+            args.device,
+        ]
         command += ["--size", *map(str, args.size)]
         result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT)
         print(f"| {name} | {result.stdout.strip()} |", flush=True)

@@ -132,7 +132,7 @@ def compare(args: argparse.Namespace) -> None:
     print(f"| | times faster | pixels as in one pass | {memory_title} |\n|---|---|---|---|")
     for name, values in rates.items():
         ratios = [value / base for value, base in zip(values, rates[BASE], strict=True)]
-        command = [sys.executable, __file__, "--memory_of", name, "--weights", args.weights]
+        command = [sys.executable, "-m", "tools.bench.overlap_tiles", "--memory_of", name, "--weights", args.weights]
         command += ["--size", str(args.memory_size)]
         command += ["--image", args.image] if args.image else []
         memory = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT).stdout
@@ -158,7 +158,7 @@ def run_slide(args: argparse.Namespace) -> None:
             options = {"dataset_dir": path, "output_dir": f"{folder}/out", "ckpt_path": args.weights, "device": "cpu"}
             options |= {"instances": str(args.instances).lower()}
             began = time.perf_counter()
-            command = [sys.executable, __file__, "--run_with", json.dumps(options)]
+            command = [sys.executable, "-m", "tools.bench.overlap_tiles", "--run_with", json.dumps(options)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             seconds = time.perf_counter() - began
             peaks.append(float(done.stdout.splitlines()[-1]))
