@@ -103,3 +103,23 @@ def test_figures_stand_where_docs_figures_says():
         numbers = NUMBER.findall(figure) if page.suffix == ".md" else []
         missing += [(number, link) for number in numbers if number not in NUMBER.findall(page.read_text())]
     assert len(found) > 8 and not missing, f"docs/figures.md: {missing}: the files do not hold these numbers"
+
+
+OPTION = re.compile(r"^\| (`--.+?) \| ([\w, ]+) \|", re.MULTILINE)
+CONFIGS = {"segment": ["inference"], "train": ["train"], "evaluate": ["train", "evaluate"]}
+
+
+@pytest.mark.parametrize("bundle", sorted(rows()))
+def test_options_of_a_page_are_those_of_the_configs(bundle):
+    """MONAI ignores an option that the config does not have, so a wrong name on the page would go unnoticed."""
+    page, _ = rows()[bundle]
+    missing, found = [], OPTION.findall(page.read_text())
+    for options, commands in found:
+        names = [name for name in CONFIGS if commands == "all" or name in commands]
+        for name in names:
+            parser = ConfigParser()
+            parser.read_config([ROOT / "bundles" / bundle / f"configs/{file}.json" for file in CONFIGS[name]])
+            keys = re.findall(r"--([\w#]+)", options)
+            missing += [(name, key) for key in keys if key.split("#")[0] not in parser.config]
+        assert names, f"{page}: {options} belongs to no command"
+    assert len(found) > 8 and not missing, f"{page}: {missing}: the configs have no such option"
