@@ -276,7 +276,7 @@ def main() -> None:
         raise SystemExit("stopped; the same command goes on from the trials that are finished") from None
     print(f"{args.overlay}: {SCORE} {study.best_value:.4f}, {study.best_params}, {finished} trials")
     if finished < args.num_trials:
-        print(f"other processes run the rest of {args.num_trials} and write these files anew; if not, start again")
+        print(f"other processes run the rest of {args.num_trials} and write these files again; if not, start again")
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ class RunRecord:
         parts = gather((self.num_added, self.num_finished_before))
         if is_main_process():
             added, before = map(sum, zip(*parts, strict=True))
-            earlier = f", {before} finished before (--resume false segments them anew)" if before else ""
+            earlier = f", {before} finished before (--resume false segments them again)" if before else ""
             print(f"{added} segmented{earlier}, {num_left_out} left out: {self.folder}", flush=True)
         if num_left_out == 0 and len(parts) == rank_and_world_size()[1]:
             self._finished.remove(*rank_and_world_size())

@@ -59,8 +59,8 @@ def pick_files(paths: Sequence[str], modalities: Sequence[str]) -> list[str]:
         ['a_0000.nii', 'a_0001.nii']
         >>> pick_files(["a_t1.nii"], ["t1", "t2"])
         Traceback (most recent call last):
-        bundlekit.errors.InputError: a_t1.nii: has no file for t2 beside it; expected one for each of t1, t2; add what \
-is missing, with names that end like case_t1.nii.gz
+        bundlekit.errors.InputError: a_t1.nii: has no file for t2 next to it; expected one for each of t1, t2; add \
+what is missing, with names that end like case_t1.nii.gz
     """
     files = {modality: [path for path in paths if _split(path, modalities)[1] == modality] for modality in modalities}
     if not any(files.values()) and len(paths) == len(modalities):
@@ -73,5 +73,5 @@ is missing, with names that end like case_t1.nii.gz
         remedy = f"add what is missing, with names that end like case_{modalities[0]}.nii.gz"
         if several:
             remedy = "list one file for each"
-        raise InputError(paths[0], f"has {found} beside it", f"one for each of {', '.join(modalities)}", remedy)
+        raise InputError(paths[0], f"has {found} next to it", f"one for each of {', '.join(modalities)}", remedy)
     return [found[0] for found in files.values()]

@@ -22,15 +22,15 @@ def _load(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
-        remedy = "copy it again, or save it anew with torch.save(network.state_dict(), FILE)"
+        remedy = "copy it again, or save it again with torch.save(network.state_dict(), FILE)"
         found = f"cannot be loaded with weights_only=True ({describe(error)})"
         raise InputError(path, found, "weights saved by torch.save", remedy) from error
     if not isinstance(state, Mapping):
-        raise InputError(path, f"is of type {type(state).__name__}", _FLAT, "save network.state_dict() alone")
+        raise InputError(path, f"is of type {type(state).__name__}", _FLAT, "save only network.state_dict()")
     other = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
     if other is not None:
         found = f"its entry {other!r} is of type {type(state[other]).__name__}"
-        raise InputError(path, found, _FLAT, "save network.state_dict() alone, not a whole checkpoint")
+        raise InputError(path, found, _FLAT, "save only network.state_dict(), not a whole checkpoint")
     return state
 
 

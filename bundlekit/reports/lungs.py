@@ -129,7 +129,7 @@ def _note(path: str, labels: np.ndarray, left_out_ml: Mapping[str, float]) -> st
     small_ml = left_out_ml[missing[0]]
     if small_ml:
         found += f" ({small_ml:.0f} ml on that side were left out, in pieces of less than a tenth of the other one)"
-    return str(InputNote(path, found, "two lungs", "look at the volume, unless it is known to have one alone"))
+    return str(InputNote(path, found, "two lungs", "look at the volume, unless it is known to have only one"))
 
 
 class LungReport:

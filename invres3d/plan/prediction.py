@@ -99,7 +99,7 @@ class Training:
         numel = self.batch_size * math.prod(self.patch) * max(*self.channels, self.in_channels, self.out_channels)
         if numel > _MOST_NUMBERS:
             raise ValueError(
-                f"patch is {self.patch} in batches of {self.batch_size}; expected fewer voxels: a level alone would "
+                f"patch is {self.patch} in batches of {self.batch_size}; expected fewer voxels: one level would "
                 f"hold {numel:.1e} numbers"
             )
 

@@ -105,7 +105,7 @@ def test_one_of_two_processes_is_killed_and_the_run_started_again(images, tmp_pa
 
     summary, left_out = end(torchrun(images, output), failed=True)
     rest = NUM_IMAGES - len(done)
-    earlier = f"{len(done)} finished before (--resume false segments them anew)"
+    earlier = f"{len(done)} finished before (--resume false segments them again)"
     assert summary == f"{rest} segmented, {earlier}, 1 left out: {output}"
     assert [line.partition(": cannot")[0] for line in left_out] == [f"left out: {images}/broken.png"] * 2
     assert sorted(finished(output)) == [f"{i:03d}" for i in range(NUM_IMAGES)]  # each one once

@@ -235,7 +235,7 @@ def with_nan(state):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda state: {"network": state}, "save network.state_dict() alone"),
+        (lambda state: {"network": state}, "save only network.state_dict()"),
         (lambda state: {key: value.double() for key, value in state.items()}, "of torch.float64; expected finite"),
         (with_nan, "is not finite; expected finite values of torch.float32"),
         (lambda state: dict(list(state.items())[1:]), "1 missing"),

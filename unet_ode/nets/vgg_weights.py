@@ -37,10 +37,10 @@ def _read(source: str | os.PathLike, network: VGGUNet) -> Mapping[str, torch.Ten
     except Exception as error:  # zip, pickle and torch each have their own
         raise ValueError(
             f"{source}: cannot be loaded with weights_only=True ({type(error).__name__}); expected weights of VGG-16 "
-            "saved by torch.save: download or save it anew"
+            "saved by torch.save: download or save it again"
         ) from error
     if not isinstance(state, Mapping):
-        raise ValueError(f"{source}: is a {type(state).__name__}; expected a state dict: save state_dict() alone")
+        raise ValueError(f"{source}: is a {type(state).__name__}; expected a state dict: save only state_dict()")
     return state
 
 

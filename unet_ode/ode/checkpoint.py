@@ -72,7 +72,7 @@ class _Checkpointed(torch.autograd.Function):
         present = find_parameters(ctx.solver.func)
         if [p.data_ptr() for p in present] != [p.data_ptr() for p in params]:
             raise RuntimeError(
-                f"block '{ctx.solver.name}': the field's parameters are not those of the forward pass, as after "
+                f"block '{ctx.solver.name}': the field's parameters have changed since the forward pass, as with "
                 "torch.func.functional_call; use gradient='backprop'"
             )
         wanted = [p for p, needed in zip(params, ctx.needs_input_grad[3:], strict=True) if needed]

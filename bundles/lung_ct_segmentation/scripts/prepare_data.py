@@ -180,7 +180,7 @@ def load_mask(path: Path, image: nibabel.Nifti1Image, with_affine: bool) -> niba
     if len(values) > 1 and not np.array_equal(values, [1, 2]):
         shown = ", ".join(f"{value:g}" for value in values[:5])
         expected = "0 and one other value, or 0, 1 and 2"
-        raise InputError(path, f"holds the labels {shown}", expected, "keep those of the lungs alone")
+        raise InputError(path, f"holds the labels {shown}", expected, "keep only the labels of the lungs")
     labels = data if np.array_equal(values, [1, 2]) or np.array_equal(values, [2]) else data != 0
     return nibabel.Nifti1Image(labels.astype(np.uint8), image.affine)
 
@@ -221,7 +221,7 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
     folder = source / "3d_images" if kaggle else source
     whole, single = volumes(folder) if folder.is_dir() else [], slices(source) if kaggle else []
     if not whole + single:
-        expected = "2d_images/ and 2d_masks/, 3d_images/, images/ and masks/, or NIfTI volumes beside their masks"
+        expected = "2d_images/ and 2d_masks/, 3d_images/, images/ and masks/, or NIfTI volumes next to their masks"
         raise InputError(source, "holds no CT data", expected, "pass the folder that directly holds them")
     sections = split(source, whole, single, fold)
     used = {name for section in sections.values() for name in section}

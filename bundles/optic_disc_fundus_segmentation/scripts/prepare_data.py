@@ -104,7 +104,7 @@ def fault(photo: Photograph) -> list[InputError]:
         require_upright(photo.image, image.getexif().get(ORIENTATION, 1))
         if image.mode in ("I", "F"):
             found, expected = f"holds grey values of 32 bits ({image.mode})", "8 or 16 bits"
-            raise InputError(photo.image, found, expected, "save it anew with one of them")
+            raise InputError(photo.image, found, expected, "save it again with one of them")
         if photo.mask is not None:
             read_mask(photo, size)
             return []

@@ -88,7 +88,7 @@ def test_nothing_left_to_do_is_no_error(tmp_path, capsys):
     run(tmp_path)  # without finish, as if it was killed
     run(tmp_path)[0].finish()
     assert capsys.readouterr().out.endswith(
-        f"0 segmented, 2 finished before (--resume false segments them anew), 0 left out: {tmp_path}/out\n"
+        f"0 segmented, 2 finished before (--resume false segments them again), 0 left out: {tmp_path}/out\n"
     )
 
 

@@ -51,7 +51,7 @@ def test_a_run_that_was_killed_goes_on_and_one_that_ended_starts_anew(folder, ca
     assert [row["image"] for row in again.rows()] == [*"abcdef"]
     again.end(num_left_out=0)
     assert capsys.readouterr().out == (
-        f"4 segmented, 2 finished before (--resume false segments them anew), 0 left out: {folder}/out\n"
+        f"4 segmented, 2 finished before (--resume false segments them again), 0 left out: {folder}/out\n"
     )
     assert [path.name for path in (folder / "out").iterdir() if path.name.startswith(".")] == []
     assert names(RunRecord(folder / "out").share(items(folder))) == "abcdef"

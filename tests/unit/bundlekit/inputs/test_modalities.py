@@ -32,12 +32,12 @@ def test_files_come_in_the_order_of_the_modalities(paths, modalities, picked):
 @pytest.mark.parametrize(
     ("paths", "found"),
     [
-        (["a_t1.nii", "a_flair.nii", "a_t2.nii"], "has no file for t1ce beside it"),
-        (["a_t1.nii"], "has no file for flair, t1ce, t2 beside it"),
-        (["a.nii", "b.nii", "c.nii"], "has no file for flair, t1, t1ce, t2 beside it"),
+        (["a_t1.nii", "a_flair.nii", "a_t2.nii"], "has no file for t1ce next to it"),
+        (["a_t1.nii"], "has no file for flair, t1ce, t2 next to it"),
+        (["a.nii", "b.nii", "c.nii"], "has no file for flair, t1, t1ce, t2 next to it"),
         (
             ["a_t1.nii", "b_t1.nii", "a_t2.nii", "a_flair.nii"],
-            "has no file for t1ce and 2 files for t1 beside it",
+            "has no file for t1ce and 2 files for t1 next to it",
         ),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_case_without_all_modalities_is_left_out(tmp_path, capsys):
     checks = RunChecks(spatial_dims=3, channels=2, modalities=["t2", "t1"])
     assert checks.images(tmp_path) == [{"image": [a2, a1]}]
     checks.start([1])
-    assert f"left out: {b1}: has no file for t2 beside it" in capsys.readouterr().err
+    assert f"left out: {b1}: has no file for t2 next to it" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         checks.finish()
 

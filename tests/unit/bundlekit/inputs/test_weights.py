@@ -52,7 +52,7 @@ def test_no_weights_inside(path, damage):
     path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"version 1, not a zip file")
     line = message(path)
     assert line.startswith("cannot be loaded with weights_only=True (")
-    assert line.endswith("; copy it again, or save it anew with torch.save(network.state_dict(), FILE)")
+    assert line.endswith("; copy it again, or save it again with torch.save(network.state_dict(), FILE)")
 
 
 def test_the_reason_names_the_exception(path):
@@ -71,7 +71,7 @@ def test_a_whole_checkpoint(path):
     torch.save({"model": network().state_dict(), "epoch": 3}, path)
     assert message(path, network()) == (
         "its entry 'model' is of type OrderedDict; expected a flat state_dict (name -> tensor); "
-        "save network.state_dict() alone, not a whole checkpoint"
+        "save only network.state_dict(), not a whole checkpoint"
     )
 
 

@@ -86,7 +86,7 @@ def test_one_lung_alone_is_spoken_of_and_what_was_left_out_on_its_other_side(tmp
     small = " (62 ml on that side were left out, in pieces of less than a tenth of the other one)" if small_ml else ""
     assert line == (
         f"warning: /data/a.nii.gz: no {missing} lung was found in it{small}; expected two lungs; look at the volume, "
-        "unless it is known to have one alone"
+        "unless it is known to have only one"
     )
     [volume] = json.loads((tmp_path / "report.json").read_text())["volumes"]
     assert f"warning: {volume['note']}" == line and volume[missing]["left_out_ml"] == small_ml
