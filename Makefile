@@ -10,7 +10,8 @@ help:  ## list the targets
 
 $(READY): setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,track,tune]'
+	$(VENV)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,export,memcnn,track,tune]'
+	echo $(CURDIR) > $$($(VENV)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/repository.pth  # tools, studies
 	touch $(READY)
 
 setup: $(READY)  ## make .venv, a virtual environment with the tested versions
@@ -34,7 +35,7 @@ bench: $(READY)  ## measure speed and memory, as ratios within one run
 tune: $(READY)  ## search hyperparameters of the nuclei bundle: make tune DATA=<folder>; start it again to share the search
 	$(VENV)/python -m studies.tune --dataset_dir $(DATA) $(TUNE_OPTIONS)
 
-export: $(READY)  ## export all bundles, or BUNDLE=<name>, as TorchScript and ONNX, and compare with PyTorch
+export: $(READY)  ## export all bundles, or BUNDLE=<name>, as TorchScript, ExportedProgram and ONNX, and compare
 	$(VENV)/python -m tools.export $(BUNDLE)
 
 zoo: $(READY)  ## pack all bundles, or BUNDLE=<name>, for the model zoo and test the zips: dist/zoo

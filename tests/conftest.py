@@ -24,6 +24,20 @@ def seed():
     set_determinism(None)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call():
+    """Skips a test that needs the extra [memcnn] where it is not installed."""
+    try:
+        return (yield)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ModuleNotFoundError) and cause.name == "memcnn":
+                pytest.skip("memcnn is not installed: pip install 'unet-bundles[memcnn]'")
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
 @pytest.fixture
 def write_series() -> Callable[..., None]:
     """Writes a CT series of DICOM files with ITK, stored without sign as (hu + 1024) / 2 with slope and intercept."""

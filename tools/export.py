@@ -1,13 +1,13 @@
-"""Export the networks of bundles as TorchScript and ONNX, and compare both with the network in PyTorch.
+"""Export the networks of bundles as TorchScript, ExportedProgram and ONNX, and compare each with the one in PyTorch.
 
-    python -m tools.export [BUNDLE ...] [--formats ts onnx] [--output DIR]
+    python -m tools.export [BUNDLE ...] [--formats ts pt2 onnx] [--output DIR]
 
-Writes models/model.ts with MONAI's ckpt_export, which stores the configs and metadata in it, and models/model.onnx with
-free batch and image sizes; with --output it writes DIR/BUNDLE_model.*. A network whose number of operations depends on
-the image cannot be exported to ONNX; there configs/net_fixed_step.json is used as an overlay of inference.json. Each
-file is then run on two image sizes, with batches of 1 and 3. If an output differs by more than TOLERANCE of the largest
-output, or if a file cannot be made, the exit code is 1 and the earlier file is kept; the other files and bundles are
-exported nevertheless.
+Writes models/model.ts with MONAI's ckpt_export, models/model.pt2 with torch.export, both with metadata.json and
+inference.json inside, and models/model.onnx, the last two with free batch and image sizes; with --output it writes
+DIR/BUNDLE_model.*. The ONNX file of a bundle that has configs/net_fixed_step.json is exported with that overlay of
+inference.json. Each file is then run on two image sizes, with batches of 1 and 3. If an output differs by more than
+TOLERANCE of the largest output, or if a file cannot be made, the exit code is 1 and the earlier file is kept; the other
+files and bundles are exported nevertheless.
 """
 
 from __future__ import annotations
@@ -16,89 +16,48 @@ import argparse
 import signal
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
 
 from bundlekit.errors import InputError
-from bundlekit.files import require_writable_folder, write_atomically
+from bundlekit.files import require_writable_folder
 from tools.bundle_folder import TOLERANCE, image_shapes, largest_difference, load_network
-from tools.commands import call
+from tools.formats import FIXED_STEPS, FORMATS, open_exported, write_exported
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
-FIXED = "net_fixed_step"
-FORMATS = ("ts", "onnx")
-
-Network = Callable[[torch.Tensor], torch.Tensor]
-
-
-def export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
-    """One file, with the batch and every size free."""
-    axes = dict.fromkeys([0, *range(2, image.ndim)], torch.export.Dim.DYNAMIC)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, on every export
-        try:
-            program = torch.onnx.export(
-                network, (image,), input_names=["image"], output_names=["pred"], dynamic_shapes=(axes,), dynamo=True,
-                verbose=False,
-            )  # fmt: skip
-        except Exception as error:  # torch's own, of many kinds and pages
-            found = f"the network cannot be exported ({type(error).__name__})"
-            expected = "one whose operations do not depend on the values of the image"
-            remedy = f"give it such steps by configs/{FIXED}.json, or leave out onnx by --formats ts"
-            raise InputError(path.name, found, expected, remedy) from error
-    write_atomically(path, lambda name: program.save(name, external_data=False))
-
-
-def open_onnx(path: Path) -> Network:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
-
-
-def export_script(bundle: Path, ckpt: Path, path: Path) -> None:
-    """TorchScript with inference.json and metadata.json in it."""
-    files = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.json", "ckpt_file": ckpt}
-    words = [word for name, value in files.items() for word in (f"--{name}", value)]
-    call(bundle, "-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", path, *words)
 
 
 def export(bundle: Path, output: Path | None, formats: Sequence[str], wrong: list[str]) -> list[dict[str, Any]]:
-    """The files of a bundle, each with how far it is off; those that are right are put in their places.
+    """Export a bundle's network and put the files that are right in their places.
 
-    Files that cannot be made are added to ``wrong``.
+    Returns:
+        for each file that was made: "file", "overlay", "mib", "bundle", "sizes", and "off", its largest difference.
+        What could not be made is added to ``wrong``.
     """
-    ckpt = bundle / "models/model.pt"
     network = load_network(bundle)
     shapes = image_shapes(bundle, network)
     target, prefix = (bundle / "models", "") if output is None else (output, f"{bundle.name}_")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as folder:
-        if "ts" in formats:
-            script = Path(folder, "model.ts")
-            export_script(bundle, ckpt, script)
-            off = largest_difference(torch.jit.load(script).eval(), network, shapes)
-            rows.append({"file": script, "overlay": "", "off": off})
-        if "onnx" in formats:
-            onnx = Path(folder, "model.onnx")
-            fixed = (bundle / f"configs/{FIXED}.json").exists()
-            if fixed:
-                network = load_network(bundle, FIXED)
+        for ending in formats:
+            written, file = Path(folder, f"model.{ending}"), target / f"{prefix}model.{ending}"
+            fixed = ending == "onnx" and (bundle / f"configs/{FIXED_STEPS}.json").exists()
+            wanted = load_network(bundle, FIXED_STEPS) if fixed else network
             try:
-                export_onnx(network, torch.rand(2, *shapes[0]), onnx)
-                off = largest_difference(open_onnx(onnx), network, shapes)
-                rows.append({"file": onnx, "overlay": FIXED if fixed else "", "off": off})
+                write_exported(bundle, wanted, torch.rand(2, *shapes[0]), written)
+                off = largest_difference(open_exported(written).network, wanted, shapes)
             except InputError as error:
                 wrong.append(f"error: {bundle.name}: {error}")
-        for row in rows:
-            written, row["file"] = row["file"], target / (prefix + row["file"].name)
-            row["mib"] = written.stat().st_size / 2**20
-            if row["off"] <= TOLERANCE:
-                written.replace(row["file"])
-    return [{**row, "bundle": bundle.name, "sizes": shapes} for row in rows]
+                continue
+            mib = written.stat().st_size / 2**20
+            if off <= TOLERANCE:
+                written.replace(file)
+            row = {"bundle": bundle.name, "file": file, "overlay": FIXED_STEPS if fixed else "", "off": off, "mib": mib}
+            rows.append({**row, "sizes": shapes})
+    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:

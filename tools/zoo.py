@@ -8,12 +8,12 @@ hand; large_files.yml in the zip has their addresses and SHA-256 for `python -m 
 the trial takes them from OUTPUT. The same input gives the same zip; the wheel is also the same if setuptools and the
 file modes are.
 
-A bundle must have the files and metadata that the zoo requires, weights of its network, and a model.ts with the same
-output as the network; all faults are reported at once. In the trial each zip is unpacked outside of the repository,
-with an environment of its own: the bundle loads the weights, checks the network against metadata.json, segments
-phantoms, and trains one epoch with fit_demo.json. So bundlekit.phantoms has to know the bundle's name. --acceptance
-also runs a program of yours there, with the bundle's folder as the last argument. If anything fails, the exit code is
-1; earlier zips of bundles whose trial fails are kept.
+A bundle must have the files and metadata that the zoo requires, weights of its network, and model.ts and model.pt2 with
+the same output as the network; all faults are reported at once. In the trial each zip is unpacked outside of the
+repository, with an environment of its own: the bundle loads the weights, checks the network against metadata.json,
+segments phantoms, and trains one epoch with fit_demo.json. So bundlekit.phantoms has to know the bundle's name.
+--acceptance also runs a program of yours there, with the bundle's folder as the last argument. If anything fails, the
+exit code is 1; earlier zips of bundles whose trial fails are kept.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from pathlib import Path
 
 import torch
 import yaml
-from monai.data.torchscript_utils import METADATA_FILENAME
 from monai.transforms import LoadImage
 
 from bundlekit.errors import InputError, describe
 from bundlekit.files import compute_sha256, require_file, require_writable_folder, write_atomically
 from bundlekit.inputs.weights import check_weights
 from tools.bundle_folder import TOLERANCE, image_shapes, largest_difference, load_network, read_config
+from tools.formats import SHIPPED, open_exported
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = ("models/model.pt", "models/model.ts")  # that every bundle has
+WEIGHTS = ("models/model.pt", *(f"models/model.{ending}" for ending in SHIPPED))  # that every bundle has
 INFERENCE = "configs/inference.json"
 DEMO = "configs/fit_demo.json"
 NEEDED = (
@@ -134,8 +134,8 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
 
 
 def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
-    """All weights have to be readable, model.pt the network's, and model.ts its export with the configs as they are."""
-    ckpt, script = (bundle / name for name in WEIGHTS)
+    """Faults of files that cannot be read, and of a model.pt whose weights are not the network's or not finite."""
+    ckpt, *exported = (bundle / name for name in WEIGHTS)
     for name in named_weights(bundle):
         check_named(bundle / name)
     network = load_network(bundle)
@@ -145,40 +145,46 @@ def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
             found = f"of {value.dtype}" if value.isfinite().all() else "not finite"
             yield f"{ckpt}: {key} is {found}; expected finite values of {own[key].dtype}; train and save it again"
             return
-    shapes = image_shapes(bundle, network)
-    embedded = {METADATA_FILENAME: "", "inference.json": ""}
+    configs = {"metadata.json": metadata, "inference.json": read_config(bundle / INFERENCE)}
     remedy = f"if those are right, run make export BUNDLE={bundle.name}"
+    for path in exported:
+        for found, expected in faults_of_exported(path, network, image_shapes(bundle, network), configs):
+            yield f"{path}: {found}; expected {expected}; {remedy}"
+
+
+def faults_of_exported(
+    path: Path, network: torch.nn.Module, shapes: list[tuple[int, ...]], configs: dict[str, dict]
+) -> Iterator[tuple[str, str]]:
+    """What an exported file is and what it should be: the same function, with the same weights and configs."""
     try:
-        scripted = torch.jit.load(script, map_location="cpu", _extra_files=embedded).eval()
-        state, off = scripted.state_dict(), largest_difference(scripted, network, shapes)
+        exported = open_exported(path)
+        off = largest_difference(exported.network, network, shapes)
     except Exception as error:  # torch.jit.Error is nothing but an Exception
-        yield f"{script}: cannot be loaded and run ({describe(error)}); expected the network as TorchScript; {remedy}"
+        cause = error.__cause__ or error
+        yield f"cannot be loaded and run ({describe(cause)})", "the network as it was exported"
         return
+    saved, state = network.state_dict(), exported.state_dict
     kinds = [{key: (value.dtype, value.shape) for key, value in weights.items()} for weights in (saved, state)]
     if kinds[0] != kinds[1] or not all(torch.equal(saved[key], state[key]) for key in saved):
-        yield f"{script}: holds other weights than model.pt; expected those; {remedy}"
+        yield "holds other weights than model.pt", "those"
     elif not off <= TOLERANCE:
-        found = f"differs from the network of inference.json by {off:.1e} of the largest output"
-        yield f"{script}: {found}; expected {TOLERANCE:g} at most; {remedy}"
-    for name, config in {METADATA_FILENAME: metadata, "inference.json": read_config(bundle / INFERENCE)}.items():
+        yield f"differs from the network of inference.json by {off:.1e} of the largest output", f"{TOLERANCE:g} at most"
+    for name, config in configs.items():
         try:
-            same = json.loads(embedded[name]) == config
+            same = json.loads(exported.configs[name]) == config
         except ValueError:
             same = False
         if not same:
-            yield f"{script}: holds another {name} than configs/, or none; expected that of configs/; {remedy}"
+            yield f"holds another {name} than configs/, or none", "that of configs/"
 
 
 def check_named(path: Path) -> None:
-    """A config names it, so it has to be a state dict, or TorchScript where its ending says so."""
+    """A config names it, so it has to be a state dict, or an exported network where its ending says so."""
     if path.suffix == ".pt":
         check_weights(path)
         return
     require_file(path, "export it, or take its name out of the configs")
-    try:
-        torch.jit.load(path, map_location="cpu")
-    except Exception as error:  # torch.jit.Error is nothing but an Exception
-        raise InputError(path, f"cannot be loaded ({describe(error)})", "TorchScript", "export it again") from error
+    open_exported(path)
 
 
 def is_left_out(path: Path, bundle: Path) -> bool:
@@ -194,7 +200,7 @@ def configs_of(bundle: Path) -> list[Path]:
 def named_weights(bundle: Path) -> list[str]:
     """Files in models/ that a config names, except WEIGHTS."""
     texts = "".join(path.read_text(encoding="utf-8") for path in configs_of(bundle))
-    return sorted(set(re.findall(r"models/[\w/.-]*\.(?:pt|ts)\b", texts)).difference(WEIGHTS))
+    return sorted(set(re.findall(r"models/[\w/.-]*\.(?:pt2?|ts)\b", texts)).difference(WEIGHTS))
 
 
 def files_of(bundle: Path) -> list[Path]:

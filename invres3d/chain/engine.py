@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 
 import torch
@@ -15,14 +16,22 @@ from .memcnn_engine import run_with_memcnn
 from .native_engine import run_native
 from .steps import Residual, Step
 
-__all__ = ["ENGINES", "Chain", "check_engine"]
+__all__ = ["ENGINES", "Chain", "check_engine", "is_installed"]
 
 ENGINES = ("native", "memcnn", "checkpoint", "none")
+
+
+def is_installed(engine: str) -> bool:
+    """Whether the packages that the engine needs are there; only "memcnn" needs one."""
+    return engine != "memcnn" or importlib.util.find_spec("memcnn") is not None
 
 
 def check_engine(engine: str) -> None:
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
+    if not is_installed(engine):
+        remedy = "install it with pip install memcnn, or take engine 'native', which trains the same network"
+        raise ModuleNotFoundError(f"engine is 'memcnn', but the package memcnn is not there; {remedy}", name="memcnn")
 
 
 class Chain(nn.Module):
@@ -47,6 +56,7 @@ class Chain(nn.Module):
 
     Raises:
         ValueError: when the engine is another.
+        ModuleNotFoundError: when the engine is "memcnn" and that package is not installed.
         RuntimeError: in a forward pass of "native", when a module of the chain has hooks, a parametrization or a class
             that is not known, or a parameter has a hook for its gradient; in a backward pass, when a state left the
             range of exactness, when parameters have changed since the forward pass, when the recomputed states differ

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..chain.engine import is_installed
 from .memory_units import format_bytes
 from .prediction import NETWORKS, Prediction, Training
 
@@ -14,7 +15,7 @@ __all__ = ["format_table", "list_trainings"]
 def list_trainings(
     num_couplings: Sequence[int], amps: Iterable[bool], vae: bool, num_blocks: Sequence[int] = (1,), **settings: Any
 ) -> list[Training]:
-    """Every network with every engine, depth and precision.
+    """Every network with every installed engine, depth and precision.
 
     Args:
         num_couplings: depths of the invertible networks.
@@ -33,6 +34,7 @@ def list_trainings(
         for network, engines in NETWORKS.items()
         for depth in (num_blocks if network == "UNet3D" else num_couplings)
         for engine in engines
+        if is_installed(engine)
     ]
 
 

@@ -187,6 +187,37 @@ def test_torchscript_holds_the_configs_as_they_are(bundle):
         assert same, f"{bundle.name}: the {name} in model.ts is another one: python -m tools.export {bundle.name}"
 
 
+def exported_program(bundle: Path) -> Path:
+    path = bundle / "models/model.pt2"
+    if not path.exists():
+        pytest.skip(f"{bundle.name} has no model.pt2: python -m tools.export {bundle.name} writes it")
+    return path
+
+
+def test_exported_program_is_the_shipped_network(bundle):
+    path = exported_program(bundle)
+    image, _ = tensors(bundle)
+    # from n = 2 up: an axis of one voxel is another graph
+    sizes = [_get_fake_spatial_shape(image["spatial_shape"], n=n) for n in (2, 3)]
+    program, network = torch.export.load(path), shipped_network(bundle)
+    assert all(torch.equal(value, program.state_dict[name]) for name, value in network.state_dict().items())
+    exported = program.module()
+    for batch, size in enumerate(sizes, start=1):
+        x = torch.rand(batch, image["num_channels"], *size)
+        with torch.no_grad():
+            expected, found = network(x), exported(x)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_exported_program_holds_the_configs_as_they_are(bundle):
+    path = exported_program(bundle)
+    stored = {"inference.json": "", "metadata.json": ""}
+    torch.export.load(path, extra_files=stored)
+    for name, text in stored.items():
+        same = json.loads(text) == read(bundle, name.removesuffix(".json"))
+        assert same, f"{bundle.name}: the {name} in model.pt2 is another one: python -m tools.export {bundle.name}"
+
+
 def test_metadata_is_complete(bundle):
     metadata = read(bundle, "metadata")
     missing = [name for names in METADATA.values() for name in names if not metadata.get(name)]

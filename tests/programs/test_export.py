@@ -1,4 +1,4 @@
-"""The comparison of exported networks with PyTorch's, and both files of a bundle."""
+"""The comparison of exported networks with PyTorch's, and the files of a bundle."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from tools.bundle_folder import read_config
+from tools.formats import FORMATS, open_exported, write_exported
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -109,10 +111,13 @@ class Adaptive(torch.nn.Module):
         return x
 
 
-def test_a_network_whose_steps_depend_on_the_image_is_told(tmp_path):
-    told = r"model.onnx: the network cannot be exported \(.*\); expected one whose operations .*net_fixed_step.json"
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_a_network_whose_steps_depend_on_the_image_is_told(tmp_path, ending):
+    told = (
+        rf"model.{ending}: the network cannot be exported \(.*\); expected one whose operations .*net_fixed_step.json"
+    )
     with pytest.raises(ValueError, match=told):
-        export.export_onnx(Adaptive(), torch.rand(2, 1, 8, 8), tmp_path / "model.onnx")
+        write_exported(tmp_path, Adaptive().eval(), torch.rand(2, 1, 8, 8), tmp_path / f"model.{ending}")
 
 
 def run(*words: object) -> list[str]:
@@ -144,21 +149,48 @@ def test_a_bundle_that_does_not_exist_is_named():
     assert done.returncode == 2 and "there is no bundle lungs; expected some of brain_tumor" in done.stderr
 
 
+def test_an_exported_program_holds_network_and_configs_and_no_path(tmp_path):
+    write_metadata(tmp_path, num_channels=1, spatial_shape=["4*n", "4*n"])
+    (tmp_path / "configs/inference.json").write_text('{"device": "µ"}')
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.BatchNorm2d(2), torch.nn.Dropout())
+    network.eval()
+    path = tmp_path / "model.pt2"
+    write_exported(tmp_path, network, torch.rand(2, 1, 8, 12), path)
+    exported = open_exported(path)
+    assert export.largest_difference(exported.network, network, [(1, 8, 12), (1, 20, 4)]) == 0
+    assert exported.state_dict.keys() == network.state_dict().keys()
+    assert exported.configs == {path.name: path.read_text() for path in (tmp_path / "configs").iterdir()}
+    (image,), _ = torch.export.load(path).example_inputs
+    assert image.shape == (1, 1, 8, 12)
+    with zipfile.ZipFile(path) as archive:  # of the machine that exported it
+        assert not any(str(Path(torch.__file__).parent).encode() in archive.read(name) for name in archive.namelist())
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_file_that_is_no_exported_network_is_named(tmp_path, ending):
+    path = tmp_path / f"model.{ending}"
+    path.write_bytes(b"none")
+    with pytest.raises(ValueError, match=rf"model.{ending}: cannot be loaded \(.*\); expected a network as "):
+        open_exported(path)
+
+
 @pytest.mark.slow
-def test_both_files_are_the_shipped_network(tmp_path, monkeypatch):
+def test_all_files_are_the_shipped_network(tmp_path, monkeypatch):
     bundle = ROOT / "bundles/lung_ct_segmentation"
-    rows = export.export(bundle, tmp_path, export.FORMATS, [])
-    assert [row["file"].name for row in rows] == [f"{bundle.name}_model.ts", f"{bundle.name}_model.onnx"]
+    rows = export.export(bundle, tmp_path, FORMATS, [])
+    assert [row["file"].name for row in rows] == [f"{bundle.name}_model.{ending}" for ending in FORMATS]
     assert all(row["off"] <= export.TOLERANCE for row in rows)
     state = torch.load(bundle / "models/model.pt", weights_only=True)
-    scripted = torch.jit.load(tmp_path / f"{bundle.name}_model.ts").state_dict()
-    assert all(torch.equal(state[name], scripted[name]) for name in state)
     other = export.load_network(bundle)
     with torch.no_grad():
         next(other.parameters()).mul_(1.01)
-    assert export.largest_difference(export.open_onnx(rows[1]["file"]), other, rows[1]["sizes"]) > export.TOLERANCE
-    shutil.copy(rows[1]["file"], tmp_path / "alone.onnx")  # all of it is in this one file
-    assert export.open_onnx(tmp_path / "alone.onnx")(torch.rand(2, 1, 16, 16)).shape == (2, 1, 16, 16)
+    for row in rows:
+        exported = open_exported(row["file"])
+        assert export.largest_difference(exported.network, other, row["sizes"]) > export.TOLERANCE
+        if row["file"].suffix != ".onnx":
+            assert all(torch.equal(state[name], exported.state_dict[name]) for name in state)
+    shutil.copy(rows[-1]["file"], tmp_path / "copy.onnx")  # all of it is in this one file
+    assert open_exported(tmp_path / "copy.onnx").network(torch.rand(2, 1, 32, 32)).shape == (2, 1, 32, 32)
 
     monkeypatch.setattr(export, "TOLERANCE", -1.0)  # nothing is right now
     script = tmp_path / f"{bundle.name}_model.ts"

@@ -39,6 +39,7 @@ distributed.destroy_process_group()
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of PyTorch has no distributed package")
 @pytest.mark.parametrize("engine", ["native", "memcnn"])
 def test_two_processes_train_as_one(tmp_path, engine):
+    FullyInvertibleUNet(1, 2, (4, 8), num_couplings=1, engine=engine, vae=False)  # skips here where memcnn is missing
     images = torch.randn(4, 1, 4, 6, 4, dtype=torch.float64)
     torch.save(images, tmp_path / "images.pt")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

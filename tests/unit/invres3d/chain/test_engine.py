@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 from invres3d.chain.engine import ENGINES
 from invres3d.nets import FullyInvertibleUNet, PartiallyInvertibleUNet
+from invres3d.plan import list_trainings
 from invres3d.plan.live_memory import LiveMemory
 
 NETS = [FullyInvertibleUNet, PartiallyInvertibleUNet]
@@ -411,3 +412,12 @@ def test_channels_last_gives_the_same():
 def test_unknown_engine_is_named():
     with pytest.raises(ValueError, match="engine is 'fast'; expected one of native, memcnn, checkpoint, none"):
         _net(engine="fast")
+
+
+def test_an_engine_whose_package_is_missing(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="memcnn is not there; install it with pip install memcnn") as caught:
+        _net(engine="memcnn")
+    assert caught.value.name == "memcnn"
+    _net(engine="native")
+    assert "memcnn" not in {training.engine for training in list_trainings([1], [False], True)}

@@ -12,7 +12,7 @@ from invres3d.nets import FullyInvertibleUNet, PartiallyInvertibleUNet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import memcnn
+    memcnn = pytest.importorskip("memcnn", reason="memcnn is not installed: pip install 'unet-bundles[memcnn]'")
 
 NETS = [FullyInvertibleUNet, PartiallyInvertibleUNet]
 
