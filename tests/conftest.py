@@ -14,7 +14,13 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
+from tests.cpu_time import CpuTime
+
 torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(CpuTime())
 
 
 @pytest.fixture(autouse=True)

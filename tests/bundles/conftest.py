@@ -102,6 +102,9 @@ ARGUMENTS = {
         if config.base == "inference"
     },
 }
+EXAMPLES = ("nuclei_microscopy_segmentation", "hippocampus_mri_segmentation")
+"""One bundle for images and one for volumes: on them `make test` runs what is marked ``by_example``."""
+assert {*EXAMPLES} <= {bundle.name for bundle in BUNDLES}
 IMAGE_SIZE_PX, VOLUME_SIZE = 96, 32
 SMALL_VOLUMES = {"patch_size": [16, 16, 16], "crop_size": [24, 24, 24], "crops_per_volume": 1}
 """In place of a volume's true patches, which cost a CPU minutes; 16 voxels are the least that all networks train on.
@@ -139,9 +142,11 @@ def small(request) -> Small:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in ARGUMENTS.keys() & set(metafunc.fixturenames):
-        # with several workers, the tests that take a bundle's folder share the training that one of them made
-        params = [
-            pytest.param(value, marks=pytest.mark.xdist_group(value.name) if name == "bundle" else (), id=test_id)
-            for test_id, value in ARGUMENTS[name].items()
-        ]
+        by_example = metafunc.definition.get_closest_marker("by_example") is not None
+        params = []
+        for test_id, value in ARGUMENTS[name].items():
+            marks = [pytest.mark.slow] if by_example and value.name not in EXAMPLES else []
+            if by_example:  # with several workers, these tests share the training that one of them made
+                marks.append(pytest.mark.xdist_group(value.name))
+            params.append(pytest.param(value, marks=marks, id=test_id))
         metafunc.parametrize(name, params)

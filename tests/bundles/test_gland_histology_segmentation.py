@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from skimage.measure import regionprops
 
 from bundlekit.metrics import object_statistics
 from bundlekit.phantoms import make_dataset
+from tests import commands
 from unet_ode.nets import UNode
 
 pytestmark = pytest.mark.xdist_group("gland_histology_segmentation")  # one worker makes what the tests share
@@ -78,8 +77,7 @@ def run(configs: str, **overrides: object) -> str:
     """`python -m monai.bundle run` in the bundle's folder; what it said on stderr."""
     files = [f"configs/{name}.json" for name in configs.split()]
     options = [f"--{key}={value}" for key, value in {"config_file": files, "device": "cpu", **overrides}.items()]
-    command = [sys.executable, "-m", "monai.bundle", "run", *options]
-    result = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, timeout=600)
+    result = commands.run("-m", "monai.bundle", "run", *options, cwd=BUNDLE)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stderr
 

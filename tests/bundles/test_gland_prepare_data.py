@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 
 from bundlekit.inputs.datalists import read_section
 from bundlekit.inputs.images import check_item
+from tests.commands import run_script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bundles/gland_histology_segmentation/scripts/prepare_data.py"
 SECTIONS = ("training", "validation", "test")
@@ -22,8 +22,7 @@ GRADE_COLUMNS = "name,patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2
 
 
 def prepare(source: Path, output: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), "--source", str(source), "--output", str(output)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_script(SCRIPT, "--source", source, "--output", output)
 
 
 def prepared(source: Path, output: Path) -> dict[str, list[str]]:

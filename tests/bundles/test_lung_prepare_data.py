@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +16,7 @@ from monai.bundle import ConfigParser
 from bundlekit.inputs.checks import RunChecks
 from bundlekit.prepare.volumes import nifti_name
 from bundlekit.transforms.hounsfield import note_units
+from tests.commands import run_script
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
 SECTIONS = ("training", "validation", "test")
@@ -26,8 +26,7 @@ AFFINE = np.array([[-0.8, 0, 0, 5], [0, 0, 2.5, 7], [0, 0.8, 0, 9], [0, 0, 0, 1]
 
 def run(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
     script = BUNDLE / "scripts/prepare_data.py"
-    command = [sys.executable, str(script), "--source", str(source), "--output", str(output), *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_script(script, "--source", source, "--output", output, *options)
 
 
 def prepared(source: Path, output: Path, *options: str) -> dict:

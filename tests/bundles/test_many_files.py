@@ -16,10 +16,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests import commands
+
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation"
 NUM_IMAGES = 200
 SIZE_PX = 48
 TIMEOUT_S = 600
+Process = subprocess.Popen | commands.Command
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +36,23 @@ def images(tmp_path_factory) -> Path:
     return folder
 
 
-def start(images: Path, output: Path, *launch: str, **overrides: object) -> subprocess.Popen[str]:
+def command(images: Path, output: Path, **overrides: object) -> list[str]:
     options = {"dataset_dir": images, "output_dir": output, "device": "cpu", **overrides}
+    return [
+        *("-m", "monai.bundle", "run", "--config_file", "configs/inference.json"),
+        *(f"--{key}={value}" for key, value in options.items()),
+    ]
+
+
+def start(images: Path, output: Path, count: int) -> list[commands.Command]:
+    """The processes that torchrun starts."""
+    return commands.start_ranks(count, *command(images, output), cwd=BUNDLE)
+
+
+def torchrun(images: Path, output: Path, *launch: str, **overrides: object) -> subprocess.Popen[str]:
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *launch]
     return subprocess.Popen(
-        [sys.executable, *launch, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
-        + [f"--{key}={value}" for key, value in options.items()],
+        [sys.executable, *words, *command(images, output, **overrides)],
         cwd=BUNDLE,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
@@ -46,15 +61,11 @@ def start(images: Path, output: Path, *launch: str, **overrides: object) -> subp
     )
 
 
-def torchrun(images: Path, output: Path, **overrides: object) -> subprocess.Popen[str]:
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    return start(images, output, *launch, **overrides)
-
-
-def end(process: subprocess.Popen[str], failed: bool) -> tuple[str, list[str]]:
-    """Its last line about the images, and the files it has left out at its end."""
-    out, err = process.communicate(timeout=TIMEOUT_S)
-    assert (process.returncode != 0) == failed, out[-2000:] + err[-4000:]
+def end(processes: list[Process], failed: bool) -> tuple[str, list[str]]:
+    """Their last line about the images, and the files they have left out at their end."""
+    written = [process.communicate(timeout=TIMEOUT_S) for process in processes]
+    out, err = (text for text in map("".join, zip(*written, strict=True)))
+    assert any(process.returncode != 0 for process in processes) == failed, out[-2000:] + err[-4000:]
     [summary] = [line for line in out.splitlines() if " segmented" in line] or [""]
     return summary, [line for line in err.splitlines() if line.startswith("left out: ")]
 
@@ -74,7 +85,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return sorted((child for child in found if "RANK" in child.environ()), key=lambda child: child.environ()["RANK"])
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=TIMEOUT_S)
@@ -86,16 +97,17 @@ def masks(output: Path) -> dict[str, np.ndarray]:
 
 
 def test_one_of_two_processes_is_killed_and_the_run_started_again(images, tmp_path):
-    summary, left_out = end(start(images, tmp_path / "serial"), failed=True)
+    summary, left_out = end(start(images, tmp_path / "serial", 1), failed=True)
     assert summary == f"{NUM_IMAGES} segmented, 1 left out: {tmp_path}/serial" and len(left_out) == 2
     wanted = masks(tmp_path / "serial")
     assert len(wanted) == NUM_IMAGES
 
     output = tmp_path / "out"
-    process = torchrun(images, output)
-    wait_for(lambda: min(len(finished(output)), len(list(output.glob(".finished-*.jsonl"))) * 10) >= 20, process)
-    workers(process)[1].send_signal(signal.SIGKILL)
-    end(process, failed=True)
+    ranks = start(images, output, 2)
+    wait_for(lambda: min(len(finished(output)), len(list(output.glob(".finished-*.jsonl"))) * 10) >= 20, ranks[0])
+    for rank in reversed(ranks):  # the first one is ended by torchrun
+        rank.send_signal(signal.SIGKILL)
+    end(ranks, failed=True)
     done = finished(output)
     assert 20 <= len(done) < NUM_IMAGES and len(set(done)) == len(done)
     times = {name: (output / f"{name}_seg.png").stat().st_mtime_ns for name in done}
@@ -103,7 +115,7 @@ def test_one_of_two_processes_is_killed_and_the_run_started_again(images, tmp_pa
     for name in (f"{half}_seg.png", f".part.{half}_seg.png"):  # as a kill may leave them, of other writers and of ours
         (output / name).write_bytes((tmp_path / f"serial/{half}_seg.png").read_bytes()[:60])
 
-    summary, left_out = end(torchrun(images, output), failed=True)
+    summary, left_out = end(start(images, output, 2), failed=True)
     rest = NUM_IMAGES - len(done)
     earlier = f"{len(done)} finished before (--resume false segments them again)"
     assert summary == f"{rest} segmented, {earlier}, 1 left out: {output}"
@@ -118,7 +130,7 @@ def test_one_of_two_processes_is_killed_and_the_run_started_again(images, tmp_pa
         (tmp_path / "good").mkdir(exist_ok=True)
         if path.stem != "broken":
             (tmp_path / "good" / path.name).hardlink_to(path)
-    summary, left_out = end(torchrun(tmp_path / "good", tmp_path / "whole"), failed=False)
+    summary, left_out = end(start(tmp_path / "good", tmp_path / "whole", 2), failed=False)
     assert summary == f"{NUM_IMAGES} segmented, 0 left out: {tmp_path}/whole" and left_out == []
     assert len(list((tmp_path / "whole").iterdir())) == NUM_IMAGES  # and no record
 
@@ -130,11 +142,10 @@ def test_torchrun_restarts_the_processes_itself_where_it_may(images, tmp_path):
     for i in range(60):
         (few / f"{i:03d}.png").hardlink_to(images / f"{i:03d}.png")
     output = tmp_path / "out"
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max-restarts", "1")
-    process = start(few, output, *launch, resume="false")
+    process = torchrun(few, output, "--max-restarts", "1", resume="false")
     wait_for(lambda: len(finished(output)) >= 5, process)
     workers(process)[1].send_signal(signal.SIGKILL)
-    summary, _ = end(process, failed=False)
+    summary, _ = end([process], failed=False)
     added, _, before = summary.partition(" segmented, ")
     assert int(added) + int(before.split()[0]) == 60 and int(before.split()[0]) >= 5
     assert len(list(output.iterdir())) == 60

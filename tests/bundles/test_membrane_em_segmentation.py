@@ -18,13 +18,13 @@ from monai.data import load_decathlon_datalist
 from PIL import Image
 
 from bundlekit.phantoms import make_dataset
+from tests.commands import run_script
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation"
 
 
 def script(name: str, *options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(BUNDLE / "scripts" / name), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_script(BUNDLE / "scripts" / name, *options)
 
 
 def prepare(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import itk
@@ -23,6 +21,7 @@ from bundlekit.inference.record import RunRecord
 from bundlekit.inference.tiles import OverlapTileInferer
 from bundlekit.metrics import match_counts
 from bundlekit.phantoms.nuclei import nuclei_microscopy
+from tests import commands
 from unet_ode.nets import VGGUNet
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/nuclei_microscopy_segmentation"
@@ -114,8 +113,7 @@ def run(configs: str, status: int = 0, **overrides: object) -> str:
     """`python -m monai.bundle run` in the bundle's folder; what it said on stderr."""
     files = [f"configs/{name}.json" for name in configs.split()]
     options = [f"--{key}={value}" for key, value in {"config_file": files, "device": "cpu", **overrides}.items()]
-    command = [sys.executable, "-m", "monai.bundle", "run", *options]
-    result = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, timeout=600)
+    result = commands.run("-m", "monai.bundle", "run", *options, cwd=BUNDLE)
     assert result.returncode == status, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stderr
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,13 @@ from PIL import Image
 
 from bundlekit.inputs.datalists import read_section
 from bundlekit.inputs.images import check_item
+from tests.commands import run_script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bundles/nuclei_microscopy_segmentation/scripts/prepare_data.py"
 
 
 def prepare(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), "--source", str(source), "--output", str(output), *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_script(SCRIPT, "--source", source, "--output", output, *options)
 
 
 def prepared(source: Path, output: Path, *options: str) -> dict[str, list[str]]:

@@ -1,13 +1,9 @@
-"""Every bundle through the commands that its users type: train, be killed, resume, evaluate, infer, meet bad input."""
+"""Bundles through the commands that users type: train, be killed, resume, evaluate, infer, meet bad input."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,32 +15,26 @@ from monai.transforms import LoadImage
 from monai.utils import ensure_tuple, set_determinism
 
 from bundlekit.phantoms import make_dataset
+from tests import commands
 
 SHORT = {"max_epochs": 3, "val_interval": 1, "device": "cpu", "seed": 7}
 TIMEOUT_S = 600
 
 
-def start(bundle: Path, configs: str, **overrides) -> subprocess.Popen:
+def start(bundle: Path, configs: str, **overrides) -> commands.Command:
     """`python -m monai.bundle run` in the bundle's folder, as its documentation says."""
     files = [f"configs/{name}.json" for name in configs.split()]
     options = [text for key, value in overrides.items() for text in (f"--{key}", str(value))]
-    return subprocess.Popen(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), *options],
-        cwd=bundle,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return commands.start("-m", "monai.bundle", "run", "--config_file", files, *options, cwd=bundle)
 
 
-def finish(process: subprocess.Popen, expected_status: int = 0) -> str:
+def finish(process: commands.Command, expected_status: int = 0) -> str:
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == expected_status, out[-2000:] + err[-4000:]
     return err
 
 
-def train(bundle: Path, folder: Path, data: Path, **overrides) -> subprocess.Popen:
+def train(bundle: Path, folder: Path, data: Path, **overrides) -> commands.Command:
     places = {"dataset_dir": data, "output_dir": folder, "ckpt_path": folder / "model.pt"}
     return start(bundle, "train fit_demo", **SHORT, **places, **overrides)
 
@@ -65,12 +55,10 @@ def folder(bundle, small, finished, tmp_path_factory) -> Path:
     return finished[bundle]
 
 
+@pytest.mark.by_example
 def test_training_killed_and_resumed_equals_uninterrupted_bit_for_bit(bundle, small, folder, tmp_path):
     process = train(bundle, tmp_path, folder / "data", **small.train)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (tmp_path / "state.pt").is_file():
-        assert process.poll() is None and time.monotonic() < deadline, finish(process)
-        time.sleep(0.05)
+    commands.wait_for(tmp_path / "state.pt", process)
     process.send_signal(signal.SIGKILL)
     finish(process, expected_status=-signal.SIGKILL)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["epoch"] < SHORT["max_epochs"]
@@ -86,6 +74,7 @@ def test_training_killed_and_resumed_equals_uninterrupted_bit_for_bit(bundle, sm
     assert all(torch.equal(value, moments[1][i][key]) for i, kept in moments[0].items() for key, value in kept.items())
 
 
+@pytest.mark.by_example
 def test_evaluate_and_infer_on_every_test_image(bundle, small, folder, tmp_path):
     places = {"dataset_dir": folder / "data", "ckpt_path": folder / "train/model.pt", "device": "cpu"}
     evaluation = start(bundle, "train evaluate", output_dir=tmp_path / "scores", **places, **small.train)
@@ -111,6 +100,7 @@ def test_evaluate_and_infer_on_every_test_image(bundle, small, folder, tmp_path)
         assert found == set(range(1, len(found) + 1)) if objects else found <= labels
 
 
+@pytest.mark.by_example
 def test_one_bad_image_does_not_stop_the_others(bundle, small, folder, tmp_path):
     items = load_decathlon_datalist(folder / "data/dataset.json", data_list_key="test")
     files = [Path(path) for path in ensure_tuple(items[0]["image"])]
@@ -149,6 +139,7 @@ def parse(bundle: Path, overlay: Path, data: Path, **overrides) -> ConfigParser:
     return parser
 
 
+@pytest.mark.by_example
 def test_loss_falls_on_one_fixed_batch(bundle, small, folder):
     """At most thirty steps on the same batch halve its loss."""
     parser = parse(bundle, bundle / "configs/fit_demo.json", folder / "data", **small.train)

@@ -85,6 +85,7 @@ def test_monai_finds_the_handlers(bundle, configs, sections, tmp_path):
         assert patched[section][-1]["_target_"] == "MLFlowHandler"
 
 
+@pytest.mark.by_example
 def test_numbers_and_pictures_of_a_training(bundle, small, tmp_path):
     make_dataset(bundle.name, tmp_path / "data", training=2, validation=1, test=0, size=small.size)
     train(bundle, tmp_path, *TRACKERS, tracking="mlflow", **small.train)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from bundlekit.inputs.checks import RunChecks
+from tests.commands import run_script
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 AFFINE = np.array([[-1.0, 0, 0, 5], [0, 0, 2, 7], [0, 1.5, 0, 9], [0, 0, 0, 1]])
@@ -21,8 +21,7 @@ BRATS = ("flair", "t1", "t1ce", "t2")
 
 def run(bundle: str, source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
     script = BUNDLES / bundle / "scripts/prepare_data.py"
-    command = [sys.executable, str(script), "--source", str(source), "--output", str(output), *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_script(script, "--source", source, "--output", output, *options)
 
 
 def prepared(bundle: str, source: Path, output: Path, *options: str) -> dict:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from tests.commands import run
 from tools.bundle_folder import read_config
 from tools.formats import FORMATS, open_exported, write_exported
 
@@ -120,20 +121,16 @@ def test_a_network_whose_steps_depend_on_the_image_is_told(tmp_path, ending):
         write_exported(tmp_path, Adaptive().eval(), torch.rand(2, 1, 8, 8), tmp_path / f"model.{ending}")
 
 
-def run(*words: object) -> list[str]:
-    return [sys.executable, str(PATH), *map(str, words)]
-
-
 @pytest.mark.parametrize("name", ["out", "out/files"])
 def test_an_output_that_is_a_file_is_named(tmp_path, name):
     (tmp_path / "out").touch()
-    done = subprocess.run(run("--output", tmp_path / name), capture_output=True, text=True)
+    done = run(PATH, "--output", tmp_path / name)
     assert done.returncode == 2 and f"{tmp_path / name}: cannot be created or written" in done.stderr
 
 
 @pytest.mark.slow
 def test_an_export_that_is_stopped_ends_what_it_started_and_removes_its_folder(tmp_path):
-    command = run("lung_ct_segmentation", "--formats", "ts", "--output", tmp_path)
+    command = [sys.executable, str(PATH), "lung_ct_segmentation", "--formats", "ts", "--output", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert "ckpt_export" in process.stdout.readline()
         while not (children := psutil.Process(process.pid).children()):
@@ -145,7 +142,7 @@ def test_an_export_that_is_stopped_ends_what_it_started_and_removes_its_folder(t
 
 
 def test_a_bundle_that_does_not_exist_is_named():
-    done = subprocess.run(run("lungs"), capture_output=True, text=True)
+    done = run(PATH, "lungs")
     assert done.returncode == 2 and "there is no bundle lungs; expected some of brain_tumor" in done.stderr
 
 

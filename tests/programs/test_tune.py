@@ -19,6 +19,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
 from bundlekit.phantoms import make_dataset
+from tests import commands
 
 optuna = pytest.importorskip("optuna")
 
@@ -256,13 +257,13 @@ def test_words_that_it_cannot_use(tmp_path, monkeypatch, capsys, words, found):
 # ---- the whole
 
 
-def start(data: Path, output: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, str(PATH), "--dataset_dir", str(data), "--output", str(output)]
-    command += ["--overlay", str(output / "fit_tuned.json"), "--options", json.dumps(TINY), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(data: Path, output: Path, *options: str) -> commands.Command:
+    overlay = output / "fit_tuned.json"
+    words = ["--dataset_dir", data, "--output", output, "--overlay", overlay, "--options", json.dumps(TINY), *options]
+    return commands.start(PATH, *words)
 
 
-def finish(process: subprocess.Popen) -> str:
+def finish(process: commands.Command) -> str:
     out, err = process.communicate(timeout=1800)
     assert process.returncode == 0, out[-1000:] + err[-3000:]
     return out
@@ -272,7 +273,7 @@ def load_study(output: Path) -> optuna.Study:
     return optuna.load_study(study_name="nuclei", storage=f"sqlite:///{output / 'study.db'}")
 
 
-def kill_within_its_second_trial(process: subprocess.Popen, output: Path) -> None:
+def kill_within_its_second_trial(process: commands.Command, output: Path) -> None:
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline and not list(output.glob("trial_0001/history.json")):
         assert process.poll() is None, finish(process)

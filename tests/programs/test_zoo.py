@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,8 @@ from threading import Thread
 import pytest
 import torch
 import yaml
+
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "tools/zoo.py"
@@ -39,6 +40,7 @@ def change_metadata(bundle: Path, **changed) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
 
 
+@pytest.mark.slow  # the contracts say the same of each part
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_every_bundle_is_fit(bundle):
     assert list(zoo.faults(bundle)) == []
@@ -348,9 +350,8 @@ def host(tmp_path):
 
 
 def fetch(bundle: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "monai.bundle", "download_large_files", "--bundle_path", str(bundle)]
-    environment = {**os.environ, "no_proxy": "127.0.0.1"}
-    return subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
+    command = ["-m", "monai.bundle", "download_large_files", "--bundle_path", bundle]
+    return commands.run(*command, cwd=bundle, env={**os.environ, "no_proxy": "127.0.0.1"})
 
 
 def test_hosted_weights_come_back_and_only_the_right_ones(host, tmp_path):
@@ -371,7 +372,7 @@ def test_hosted_weights_come_back_and_only_the_right_ones(host, tmp_path):
 
 
 def run(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(PATH), *map(str, words)], capture_output=True, text=True)
+    return commands.run(PATH, *words)
 
 
 def test_a_bundle_that_does_not_exist_is_named():

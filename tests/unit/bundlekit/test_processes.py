@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from bundlekit.errors import InputError
 from bundlekit.processes import connect, gather, is_connected, is_main_process, rank_and_world_size
+from tests.commands import start_ranks
 
 
 @pytest.mark.parametrize(
@@ -57,9 +55,9 @@ def test_a_line_is_told_beside_the_bar_of_another_process(tmp_path):
         "    dist.barrier()\n"
         "disconnect()\n"
     )
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    process = subprocess.run([sys.executable, *launch], capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr
-    assert "images: 100%" in process.stderr  # the bar that both lines are to stay clear of
-    told = [line for line in process.stderr.splitlines() if "left out" in line]
+    ranks = start_ranks(2, script)
+    errors = [rank.communicate(timeout=300)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    assert "images: 100%" in errors[0]  # the bar that both lines are to stay clear of
+    told = [line for error in errors for line in error.splitlines() if "left out" in line]
     assert told == ["left out: image 0", "left out: image 1"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests import commands
 
 pytestmark = pytest.mark.xdist_group("checks on the command line")  # one worker makes what the tests share
 
@@ -40,25 +39,20 @@ def run_bundle(folder: Path, **overrides: str) -> subprocess.CompletedProcess:
     (folder / "metadata.json").write_text(json.dumps({"version": "0.1.0"}))
     options = [f"--{key}={value}" for key, value in overrides.items()]
     files = ["--config_file", "config.json", "--meta_file", "metadata.json"]
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", *files, *options]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4]), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return commands.run("-m", "monai.bundle", "run", *files, *options, cwd=folder)
 
 
 @pytest.fixture(scope="module")
 def runs(make_pairs, tmp_path_factory) -> dict[str, tuple[Path, subprocess.CompletedProcess]]:
-    """Three runs through MONAI's command line, side by side as each spends seconds on imports."""
+    """Three runs through MONAI's command line."""
     wrong = {"dataset_dir": "gone", "output_dir": "file/out", "ckpt_path": "model.pt"}
     folders = {name: tmp_path_factory.mktemp(name) for name in ("wrong", "mixed", "good")}
     (folders["wrong"] / "file").touch()
     make_pairs(folders["mixed"] / "data", "bad.png")
     make_pairs(folders["good"] / "data")
-    with ThreadPoolExecutor() as pool:
-        started = {
-            name: pool.submit(run_bundle, folder, **(wrong if name == "wrong" else {}))
-            for name, folder in folders.items()
-        }
-        return {name: (folders[name], run.result()) for name, run in started.items()}
+    return {
+        name: (folder, run_bundle(folder, **(wrong if name == "wrong" else {}))) for name, folder in folders.items()
+    }
 
 
 def test_the_command_line_stops_before_the_work(runs):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 from bundlekit.inputs.checks import RunChecks
+from tests.commands import start_ranks
 
 
 def test_the_folder_of_new_weights_is_tried_before_the_training(stop, tmp_path):
@@ -107,11 +105,11 @@ def test_lists_shorter_than_there_are_processes(tmp_path):
         "RunChecks(2, 1).start([1, 2], [3])\n"
         "print('enough for one')\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode != 0
-    assert "enough for two" in result.stdout and "enough for one" not in result.stdout
+    ranks = start_ranks(2, program)
+    outputs = [rank.communicate(timeout=300) for rank in ranks]
+    assert all(rank.returncode != 0 for rank in ranks)
+    assert all("enough for two" in out and "enough for one" not in out for out, _ in outputs)
     assert (
         "error: data list 2 of 2: has 1 entries; expected 2 at least, one for each process; start fewer processes, or "
-        "add images to the list" in result.stderr
+        "add images to the list" in outputs[0][1]
     )

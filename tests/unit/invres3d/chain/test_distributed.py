@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from invres3d.nets import FullyInvertibleUNet
+from tests.commands import start
 
 PROGRAM = """
 import sys
@@ -42,9 +39,7 @@ def test_two_processes_train_as_one(tmp_path, engine):
     FullyInvertibleUNet(1, 2, (4, 8), num_couplings=1, engine=engine, vae=False)  # skips here where memcnn is missing
     images = torch.randn(4, 1, 4, 6, 4, dtype=torch.float64)
     torch.save(images, tmp_path / "images.pt")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [[sys.executable, "-c", PROGRAM, str(rank), str(tmp_path), engine] for rank in range(2)]
-    processes = [subprocess.Popen(a, env=environment, stderr=subprocess.PIPE, text=True) for a in arguments]
+    processes = [start("-c", PROGRAM, rank, tmp_path, engine) for rank in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
 

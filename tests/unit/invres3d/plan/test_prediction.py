@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -16,6 +17,20 @@ from invres3d.plan.live_memory import LiveMemory
 
 SMALL = {"patch": (32, 32, 16), "in_channels": 2, "out_channels": 3, "channels": (8, 16, 32)}
 ALL = list_trainings([1, 2], [False, True], vae=True, num_blocks=[1, 3], **SMALL)
+
+COVERING = [
+    "UNet3D-none-deep-fp32",
+    "UNet3D-checkpoint-shallow-bf16",
+    "PartiallyInvertibleUNet-none-shallow-fp32",
+    "PartiallyInvertibleUNet-checkpoint-deep-bf16",
+    "PartiallyInvertibleUNet-memcnn-deep-fp32",
+    "PartiallyInvertibleUNet-native-shallow-bf16",
+    "FullyInvertibleUNet-none-deep-bf16",
+    "FullyInvertibleUNet-checkpoint-shallow-fp32",
+    "FullyInvertibleUNet-memcnn-shallow-bf16",
+    "FullyInvertibleUNet-native-deep-fp32",
+]
+"""Each network with each of its engines, and each pair of any two properties; the others are slow."""
 
 
 def measure_live(training: Training) -> int:
@@ -35,12 +50,21 @@ def measure_live(training: Training) -> int:
 
 
 def name(training: Training) -> str:
-    precision = "bf16" if training.amp else "fp32"
-    return f"{training.network}-{training.engine}-{training.depth}-{precision}"
+    depth, precision = "deep" if training.depth > 1 else "shallow", "bf16" if training.amp else "fp32"
+    return f"{training.network}-{training.engine}-{depth}-{precision}"
+
+
+CASES = [pytest.param(t, id=name(t), marks=[] if name(t) in COVERING else pytest.mark.slow) for t in ALL]
+
+
+def test_the_quick_cases_hold_every_pair_of_properties():
+    every = {frozenset(pair) for t in ALL for pair in combinations(name(t).split("-"), 2)}
+    quick = {frozenset(pair) for text in COVERING for pair in combinations(text.split("-"), 2)}
+    assert quick == every and {*COVERING} <= {name(t) for t in ALL}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="predicts for the GPU")
-@pytest.mark.parametrize("training", ALL, ids=name)
+@pytest.mark.parametrize("training", CASES)
 def test_live_bytes_are_those_of_the_step(training):
     # 10 % is what is promised; small operations on scalars may differ
     assert predict(training).live_bytes == pytest.approx(measure_live(training), rel=0.1)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from tests.commands import start
 from unet_ode.nets import UNode
 
 PROGRAM = """
@@ -40,9 +37,7 @@ distributed.destroy_process_group()
 def test_two_processes_train_as_one(tmp_path):
     images = torch.randn(4, 3, 8, 12, dtype=torch.float64)
     torch.save(images, tmp_path / "images.pt")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [[sys.executable, "-c", PROGRAM, str(rank), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(a, env=environment, stderr=subprocess.PIPE, text=True) for a in arguments]
+    processes = [start("-c", PROGRAM, rank, tmp_path) for rank in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
 
