@@ -19,11 +19,16 @@ setup: $(READY)  ## make .venv, a virtual environment with the tested versions
 demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=<name>; two to three minutes
 	$(VENV)/python -m tools.demo $(or $(BUNDLE),membrane_em_segmentation)
 
-test: $(READY)  ## run the quick tests, offline and without a GPU: about five minutes on two cores
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not consumer"
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m
 
-test-all: $(READY)  ## run all tests, including the slow ones
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup
+test: $(READY)  ## run the tests of tier 1, offline and without a GPU: about five minutes on two cores
+	$(PYTEST) "not slow and not gpu and not consumer"
+
+test-all: $(READY)  ## run the tests of both tiers: every bundle through everything, without a GPU
+	$(PYTEST) "not gpu and not consumer"
+
+test-slow: $(READY)  ## run only the tests of tier 2, or of TESTS=<paths>
+	$(PYTEST) "slow and not gpu and not consumer" $(TESTS)
 
 lint: $(READY)  ## check style and types
 	$(VENV)/ruff check . && $(VENV)/ruff format --check .
@@ -53,4 +58,4 @@ test-deploy: $(READY) .venv-deploy/.ready  ## run model.ts of every bundle with 
 clean:  ## remove environments, caches and outputs of the targets above
 	rm -rf .venv .venv-label .venv-deploy runs dist build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-.PHONY: help setup demo test test-all lint bench tune export zoo test-label test-deploy clean
+.PHONY: help setup demo test test-all test-slow lint bench tune export zoo test-label test-deploy clean

@@ -21,14 +21,11 @@ from bundlekit.phantoms import make_dataset
 from tests.commands import run_script
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation"
-
-
-def script(name: str, *options: object) -> subprocess.CompletedProcess:
-    return run_script(BUNDLE / "scripts" / name, *options)
+STUDY = BUNDLE.parents[1] / "studies/membranes.py"
 
 
 def prepare(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
-    return script("prepare_data.py", "--source", source, "--output", output, *options)
+    return run_script(BUNDLE / "scripts/prepare_data.py", "--source", source, "--output", output, *options)
 
 
 def slices(num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +214,7 @@ def test_choosing_the_closing_on_a_small_grid(tmp_path):
     options = ("--dataset_dir", tmp_path, "--ckpt_path", tmp_path / "model.pt", "--device", "cpu")
     # no basin is as deep as 1, so that the closing finds one region and the threshold alone decides
     grid = ("--threshold", 0.5, "--sigma_px", 2, "--depth", 0.001, 1, "--merge_below", 0.65)
-    result = script("choose_closing.py", *options, *grid)
+    result = run_script(STUDY, *options, *grid)
     assert result.returncode == 0, result.stderr
     rows = [[float(word) for word in line.split()] for line in result.stdout.splitlines()[1:]]
     assert sorted(row[3:] for row in rows) == [[0.5, 2, 0.001, 0.65], [0.5, 2, 1, 0.65]]
@@ -230,11 +227,10 @@ def test_choosing_the_closing_on_a_small_grid(tmp_path):
 
 
 def test_choosing_the_closing_names_what_is_missing(tmp_path, monkeypatch, capsys):
-    path = BUNDLE / "studies/membranes.py"
     options = ["--dataset_dir", str(tmp_path / "no"), "--ckpt_path", str(tmp_path / "no.pt")]
-    monkeypatch.setattr(sys, "argv", [str(path), *options])
+    monkeypatch.setattr(sys, "argv", [str(STUDY), *options])
     with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(path), run_name="__main__")
+        runpy.run_path(str(STUDY), run_name="__main__")
     data, weights = capsys.readouterr().err.splitlines()
     assert caught.value.code == 1
     assert "no: is not a folder" in data and "no.pt: cannot be opened" in weights

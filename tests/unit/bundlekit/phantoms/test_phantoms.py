@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
@@ -20,6 +18,7 @@ from bundlekit.errors import InputError
 from bundlekit.phantoms import KINDS, Phantom, PhantomKind, make_dataset
 from bundlekit.phantoms.__main__ import main
 from bundlekit.phantoms.em import membrane_em
+from tests import commands
 
 NAME = "membrane_em_segmentation"
 PICTURES = ["gland_histology_segmentation", NAME, "nuclei_microscopy_segmentation"]
@@ -224,8 +223,7 @@ def test_command_line_writes_what_it_is_asked_for(tmp_path):
 
 
 def test_command_line_names_the_known_ones_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "bundlekit.phantoms", "membrane", str(tmp_path / "new")]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = commands.run("-m", "bundlekit.phantoms", "membrane", tmp_path / "new")
     assert run.returncode == 2
     assert f"wanted one of: {', '.join(sorted(KINDS))}" in " ".join(run.stderr.split())
     assert "Traceback" not in run.stderr
