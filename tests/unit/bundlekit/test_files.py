@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 
 import pytest
 
 from bundlekit.errors import InputError
-from bundlekit.files import require_file, require_writable_folder
+from bundlekit.files import require_file, require_writable_folder, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,23 @@ def test_a_folder_at_or_below_a_file(tmp_path, below):
 def test_a_folder_that_not_even_root_can_write(path):
     with pytest.raises(InputError, match=f"^{path}: cannot be created or written"):
         require_writable_folder(path, "pass another")
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "weights.pt"
+    write_atomically(path, lambda part: part.write_text("old"))
+
+    def fail(name):
+        Path(name).write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["weights.pt"]
+
+
+def test_written_files_have_the_permissions_of_ordinary_files(tmp_path):
+    (tmp_path / "plain").write_text("")
+    write_atomically(tmp_path / "atomic", lambda part: part.write_text(""))
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")}
+    assert modes["plain"] == modes["atomic"]

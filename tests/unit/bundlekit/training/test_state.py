@@ -1,9 +1,7 @@
-"""Safe training: atomic files, the best weights, and a resumed run that equals one that was never stopped."""
+"""Safe training: the best weights, and a resumed run that equals one that was never stopped."""
 
 import json
 import os
-import stat
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +13,6 @@ from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
-from bundlekit.files import write_atomically
 from bundlekit.training.seeds import EpochSeed
 from bundlekit.training.state import TrainingState
 
@@ -184,26 +181,6 @@ def test_resume_from_an_unusable_state_says_what_to_do(tmp_path, broken):
         SystemExit, match=r"state\.pt: cannot be resumed from .* expected the state .* without --resume"
     ):
         build(tmp_path, 2, resume=True).run()
-
-
-def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "weights.pt"
-    write_atomically(path, lambda part: part.write_text("old"))
-
-    def fail(name):
-        Path(name).write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["weights.pt"]
-
-
-def test_written_files_have_the_permissions_of_ordinary_files(tmp_path):
-    (tmp_path / "plain").write_text("")
-    write_atomically(tmp_path / "atomic", lambda part: part.write_text(""))
-    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")}
-    assert modes["plain"] == modes["atomic"]
 
 
 def test_smaller_is_better_of_a_distance(tmp_path):
