@@ -98,7 +98,7 @@ def segmented(work) -> Path:
     """The outputs of inference on the plain folder of images."""
     places = {"dataset_dir": work / "data/images", "output_dir": work / "out", "ckpt_path": work / "model.pt"}
     extras = {"save_prob": "true", "report_nfe": "true", "receptive_field": "[90, 10]"}
-    assert "trained on phantoms" not in run("inference", **places, **extras, min_size_px=50)
+    assert "trained only on phantoms" not in run("inference", **places, **extras, min_size_px=50)
     return work / "out"
 
 
@@ -133,7 +133,7 @@ def test_equal_steps_take_as_many_evaluations_as_asked_and_shipped_weights_say_w
     shipped = hashlib.sha256((BUNDLE / "models/model.pt").read_bytes()).hexdigest()
     options = {"method": "rk4", "num_steps": 1, "report_nfe": "true", "phantom_sha256": shipped}
     errors = run("inference", dataset_dir=work / "data/images/grey.png", output_dir=tmp_path, **options)
-    assert "note: ./models/model.pt was trained on phantoms" in errors
+    assert "note: ./models/model.pt was trained only on phantoms" in errors
     [row] = json.loads((tmp_path / "nfe.json").read_text())["images"]
     assert row["nfe"] == row["nfe_min"] == row["nfe_max"] == dict.fromkeys(BLOCKS, 4)
     assert read(tmp_path / "grey_seg.png").shape == SIZES["grey"]

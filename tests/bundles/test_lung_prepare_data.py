@@ -214,7 +214,10 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
     assert [line.split(": ")[0] for line in lines] == [
         *(f"{tmp_path}/c{i}_mask.nii.gz" for i in range(3)), f"{tmp_path}/c3.nii.gz", f"{tmp_path}/c4.nii.gz",
     ]  # fmt: skip
-    assert "holds the labels 3, 4, 5; expected 0 and one other value, or 0, 1 and 2; keep only the labels of the lungs" in lines[0]
+    assert (
+        "holds the labels 3, 4, 5; expected 0 and one other value, or 0, 1 and 2; keep only the labels of the lungs"
+        in lines[0]
+    )
     assert "is 6 x 6 x 5; expected 7 x 6 x 5 as its image; resample it" in lines[1]
     assert "mm from those of its image; expected the same affine" in lines[2]
     assert "has 4 dimensions" in lines[3] and "cannot be read (" in lines[4]

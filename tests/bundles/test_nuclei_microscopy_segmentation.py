@@ -137,7 +137,7 @@ def test_every_kind_of_file_and_polarity_gives_the_same_mask_and_instances(tmp_p
     torch.save(threshold_weights(), tmp_path / "model.pt")
     places = {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "ckpt_path": tmp_path / "model.pt"}
     errors = run("inference", status=1, **places, instances="true", save_prob="true")
-    assert "trained on phantoms" not in errors and "Traceback" not in errors
+    assert "trained only on phantoms" not in errors and "Traceback" not in errors
     for line, (name, reason) in zip(errors.strip().splitlines()[-len(refused) :], refused.items(), strict=True):
         assert line.startswith(f"left out: {tmp_path / 'in' / name}: {reason}")
     ids = discs()
@@ -160,7 +160,7 @@ def test_shipped_weights_find_light_and_dark_discs(tmp_path):
     for name in ("grey_light", "grey_dark"):
         (tmp_path / f"all/{name}.png").rename(tmp_path / f"in/{name}.png")
     errors = run("inference", dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
-    assert "trained on phantoms" not in errors
+    assert "trained only on phantoms" not in errors
     wanted = discs() > 0
     for name in ("grey_light", "grey_dark"):
         found = read(tmp_path / f"out/{name}_seg.png") > 0
