@@ -21,13 +21,13 @@ demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=<name
 
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m
 
-test: $(READY)  ## run the tests of tier 1, offline and without a GPU: about five minutes on two cores
+test: $(READY)  ## run the quick tests (tier 1), offline and without a GPU: about five minutes on two cores
 	$(PYTEST) "not slow and not gpu and not consumer"
 
-test-all: $(READY)  ## run the tests of both tiers: every bundle through everything, without a GPU
+test-all: $(READY)  ## run all tests (tiers 1 and 2): every bundle through every step, without a GPU
 	$(PYTEST) "not gpu and not consumer"
 
-test-slow: $(READY)  ## run only the tests of tier 2, or of TESTS=<paths>
+test-slow: $(READY)  ## run only the slow tests (tier 2), or those in TESTS=<paths>
 	$(PYTEST) "slow and not gpu and not consumer" $(TESTS)
 
 lint: $(READY)  ## check style and types

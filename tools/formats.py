@@ -1,4 +1,4 @@
-"""The files that a bundle's network is exported to: how each is written, opened and compared with the weights."""
+"""The formats that a bundle's network is exported to: writes, opens and compares the files with the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the lines on finished images that the processes of a run write, each line once."""
+"""Reads the lines on finished images that all processes of a run write, each line once."""
 
 from __future__ import annotations
 

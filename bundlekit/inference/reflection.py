@@ -1,4 +1,4 @@
-"""An axis continued by reflection at its ends."""
+"""Indices that continue an axis by reflection at its ends."""
 
 from __future__ import annotations
 

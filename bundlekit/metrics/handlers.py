@@ -1,4 +1,4 @@
-"""MONAI's handlers for metrics whose measures are chosen by name."""
+"""MONAI handlers for metrics whose scores are selected by name."""
 
 from __future__ import annotations
 

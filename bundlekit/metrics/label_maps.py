@@ -1,4 +1,4 @@
-"""What the measures of labels ask of their inputs: integers from 0, the same shape, one channel."""
+"""Checks of the inputs of label metrics: integers from 0, the same shape, one channel."""
 
 from __future__ import annotations
 

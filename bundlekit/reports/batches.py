@@ -1,4 +1,4 @@
-"""The images that an evaluator is working on."""
+"""The images of the batch that an evaluator processes, and their file names."""
 
 from __future__ import annotations
 

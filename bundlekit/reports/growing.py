@@ -1,4 +1,4 @@
-"""Appends rows to a report on the disk without writing the others again."""
+"""Appends rows to a report on the disk without rewriting it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image, truth and prediction side by side, each label in a colour of its own."""
+"""Draws image, truth and prediction next to one another, each label in its own colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables: lines of aligned columns, and CSV files."""
+"""Tables of aligned columns, and CSV files."""
 
 from __future__ import annotations
 

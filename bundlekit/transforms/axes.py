@@ -1,4 +1,4 @@
-"""Volumes whose axes run to the patient's right, front and top."""
+"""Reorders the axes of volumes to the patient's right, front and top, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step of an explicit Runge-Kutta method, with a step size for each sample."""
+"""One step of an explicit Runge-Kutta method with a step size per sample."""
 
 from __future__ import annotations
 
