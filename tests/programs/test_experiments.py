@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def bundle(tmp_path) -> Path:
 
 def test_a_training_that_was_stopped_goes_on_and_a_finished_one_is_left(bundle):
     run = bundle / "run"
-    with pytest.raises(SystemExit, match="failed with exit code 1; mend"):
+    with pytest.raises(SystemExit, match="failed with exit code 1; correct"):
         train(bundle, [], run, seed=0)  # divides by 0 after it has written its state
     for _ in range(2):
         train(bundle, [], run, seed=7)
@@ -53,9 +54,10 @@ def test_another_complete_config_is_trained(bundle):
 def test_overlays_go_over_the_config(bundle, capfd):
     run_bundle(bundle, ["train", "data_other"], output_dir=bundle, seed=3)
     assert (bundle / "log").read_text() == "other 3\n"
-    assert capfd.readouterr().out.startswith(
-        "$ python -m monai.bundle run --config_file ['configs/train.json', 'configs/data_other.json']"
+    shown = (
+        "python -m monai.bundle run --config_file \"['configs/train.json', 'configs/data_other.json']\" --output_dir"
     )
+    assert f"$ cd {os.path.relpath(bundle)} && {shown}" in capfd.readouterr().out
 
 
 def test_commands_run_in_the_folder(tmp_path):
