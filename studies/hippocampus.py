@@ -16,6 +16,7 @@ import statistics
 from pathlib import Path
 
 from studies.experiments import Row, mean_and_deviation, read_scores, train, write_scores
+from studies.markdown import markdown_table
 from tools.commands import call, run_bundle
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles/hippocampus_mri_segmentation"
@@ -37,18 +38,17 @@ def scores(metrics: Path) -> Row:
     return {name: f"{statistics.mean(image[key] for image in images):.5f}" for name, key in METRICS.items()}
 
 
-def table(rows: list[Row]) -> str:
+def table_of_folds(rows: list[Row]) -> str:
     """Mean and standard deviation over the folds that every variant has."""
     of: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         of.setdefault((row["network"], row["vae"]), {})[row["fold"]] = row
     folds = sorted(set.intersection(*map(set, of.values())))
-    lines = [f"folds {', '.join(folds)}\n", f"| network | VAE | {' | '.join(METRICS)} |", "|---|---" * 3 + "|"]
-    for (network, vae), found in of.items():
+    cells = []
+    for key, found in of.items():
         values = ([float(found[fold][name]) for fold in folds] for name in METRICS)
-        cells = [network, vae, *map(mean_and_deviation, values)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells.append([*key, *map(mean_and_deviation, values)])
+    return f"folds {', '.join(folds)}\n\n{markdown_table(['network', 'VAE', *METRICS], cells)}"
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
             run_bundle(BUNDLE, ["train", "evaluate", *OVERLAYS[network]], **places, **settings)
             rows.append({**dict(zip(KEY, key, strict=True)), **scores(run / "metrics.json")})
             write_scores(path, rows)
-    print(f"{path}\n\n{table([row for row in rows if row['epochs'] == str(args.max_epochs)])}")
+    print(f"{path}\n\n{table_of_folds([row for row in rows if row['epochs'] == str(args.max_epochs)])}")
 
 
 if __name__ == "__main__":

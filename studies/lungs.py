@@ -25,6 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from bundlekit.phantoms import Phantom
 from bundlekit.phantoms.thorax import thorax
+from studies.markdown import markdown_table
 from tools.commands import run_bundle
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles/lung_ct_segmentation"
@@ -151,17 +152,18 @@ def make(folder: Path, cases: list[str], num_chests: int, seed: int) -> dict[str
     return truth_ml
 
 
-def table(volumes: list[dict], truth_ml: dict[str, dict[str, float]]) -> str:
+def table_of_errors(volumes: list[dict], truth_ml: dict[str, dict[str, float]]) -> str:
     """Mean and worst error of each case's lungs, in percent of the truth."""
     errors: dict[str, list[float]] = {}
     for name, truth in truth_ml.items():
         [measured] = [volume for volume in volumes if volume["image"] == name]
         own = [100 * (measured[lung]["volume_ml"] / truth[lung] - 1) for lung in LUNGS]
         errors.setdefault(name.rsplit("-", 1)[0], []).extend(own)
-    lines = ["| case | lungs | mean error | worst |", "|---|---|---|---|"]
-    for case, found in errors.items():
-        lines.append(f"| {case} | {len(found)} | {np.mean(found):+.1f} % | {max(found, key=abs):+.1f} % |")
-    return "\n".join(lines)
+    rows = [
+        (case, len(found), f"{np.mean(found):+.1f} %", f"{max(found, key=abs):+.1f} %")
+        for case, found in errors.items()
+    ]
+    return markdown_table(("case", "lungs", "mean error", "worst"), rows)
 
 
 def main() -> None:
@@ -177,7 +179,7 @@ def main() -> None:
     weights = {"ckpt_path": args.ckpt_path.resolve()} if args.ckpt_path else {}
     places = {"dataset_dir": output / "in", "output_dir": output / "out"}
     run_bundle(BUNDLE, ["inference"], **places, **weights, report="true", resume="false")
-    print(table(json.loads((output / "out/report.json").read_text())["volumes"], truth_ml))
+    print(table_of_errors(json.loads((output / "out/report.json").read_text())["volumes"], truth_ml))
 
 
 if __name__ == "__main__":

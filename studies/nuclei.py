@@ -27,6 +27,7 @@ from PIL import Image
 from bundlekit.files import write_atomically
 from bundlekit.metrics import THRESHOLDS, match_counts
 from studies.experiments import Row, mean_and_deviation, read_scores, train, write_scores
+from studies.markdown import markdown_table
 from tools.commands import call, run_bundle
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles/nuclei_microscopy_segmentation"
@@ -68,7 +69,7 @@ def with_both_lists(data: Path, folder: Path) -> Path:
     return folder
 
 
-def words(options: dict[str, Any]) -> str:
+def as_key(options: dict[str, Any]) -> str:
     """Of the scores' record: the same for the same options."""
     return json.dumps(options, sort_keys=True)
 
@@ -90,9 +91,9 @@ def claim(output: Path, options: dict[str, Any]) -> None:
     """Reserve the folder for runs with these options, or stop if it has runs with others."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / "options.json"
-    if path.exists() and (found := path.read_text(encoding="utf-8")) != words(options):
-        raise SystemExit(f"{path}: has {found}; expected {words(options)}: pass another --output, or the same options")
-    write_atomically(path, lambda part: part.write_text(words(options), encoding="utf-8"))
+    if path.exists() and (found := path.read_text(encoding="utf-8")) != as_key(options):
+        raise SystemExit(f"{path}: has {found}; expected {as_key(options)}: pass another --output, or the same options")
+    write_atomically(path, lambda part: part.write_text(as_key(options), encoding="utf-8"))
 
 
 def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argparse.Namespace) -> list[Row]:
@@ -118,24 +119,24 @@ def train_and_score(data: Path, run: Path, variant: str, seed: int, args: argpar
             places = {"dataset_dir": data, "output_dir": folder, "ckpt_path": run / "model.pt", "section": section}
             run_bundle(BUNDLE, ["train", "evaluate", *overlays], **{**args.options, **places, "amp": "false"})
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
-        key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), words(args.options), section), strict=True))
+        key = dict(zip(KEY, (variant, str(seed), str(args.max_epochs), as_key(args.options), section), strict=True))
         rows.append({**key, **{name: f"{metrics[source]:.5f}" for name, source in METRICS.items()}})
     return rows
 
 
-def table(rows: list[Row], columns: Sequence[str]) -> str:
+def table_of_seeds(rows: list[Row], columns: Sequence[str]) -> str:
     """Mean and standard deviation (divided by n - 1) over the seeds of each variant and list of images."""
-    lines = [f"| variant | images | seeds | {' | '.join(columns)} |", "|---" * (3 + len(columns)) + "|"]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["images"], row["variant"]), []).append(row)
+    cells = []
     for images, variant in sorted(
         groups, key=lambda key: (SECTIONS.index(key[0]), [*VARIANTS, BOTH_LISTS].index(key[1]))
     ):
         found = groups[images, variant]
-        cells = (mean_and_deviation([float(row[name]) for row in found]) for name in columns)
-        lines.append(f"| {variant} | {images} | {len(found)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        scores = (mean_and_deviation([float(row[name]) for row in found]) for name in columns)
+        cells.append([variant, images, len(found), *scores])
+    return markdown_table(["variant", "images", "seeds", *columns], cells)
 
 
 def stitch(labels: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
@@ -148,7 +149,7 @@ def stitch(labels: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
     return np.concatenate([np.concatenate(tiles, axis=1) for _, tiles in sorted(rows.items())])
 
 
-def scores(prediction: np.ndarray, truth: np.ndarray) -> list[float]:
+def scores_of_field(prediction: np.ndarray, truth: np.ndarray) -> list[float]:
     """Pixel F1, and F1 of objects above an overlap of 0.5 and 0.75."""
     found, wanted = prediction > 0, truth > 0
     values = [2 * np.count_nonzero(found & wanted) / (np.count_nonzero(found) + np.count_nonzero(wanted))]
@@ -166,11 +167,11 @@ def segment(images: Path, run: Path, output: Path, overlays: list[str]) -> None:
     run_bundle(BUNDLE, ["inference", *networks], **places, instances="true", amp="false")
 
 
-def mosaics(source: Path, data: Path, run: Path, overlays: list[str]) -> str:
+def table_of_fields(source: Path, data: Path, run: Path, overlays: list[str]) -> str:
     """Each field of view, whole and tile by tile; the tiles' own borders cut nuclei in two."""
     with (source / "split.csv").open(newline="") as file:
         tiles = list(csv.DictReader(file))
-    lines = ["| field | how | pixel F1 | object F1 at 0.5 | object F1 at 0.75 | objects |", "|---|---|---|---|---|---|"]
+    rows = []
     for item in json.loads((data / "dataset.json").read_text()).get("mosaics", []):
         name = Path(item["image"]).stem
         own = [row for row in tiles if row["group"] == name.removeprefix("group")]
@@ -184,9 +185,10 @@ def mosaics(source: Path, data: Path, run: Path, overlays: list[str]) -> str:
         stitched = stitch([(*place, part) for place, part in zip(numbers, parts, strict=True)])
         truth = np.asarray(Image.open(data / item["label"]))
         for how, labels in (("whole", whole), ("tile by tile", stitched)):
-            values = " | ".join(f"{value:.3f}" for value in scores(labels, truth))
-            lines.append(f"| {name} | {how} | {values} | {len(np.unique(labels)) - 1} of {len(np.unique(truth)) - 1} |")
-    return "\n".join(lines)
+            values = (f"{value:.3f}" for value in scores_of_field(labels, truth))
+            rows.append([name, how, *values, f"{len(np.unique(labels)) - 1} of {len(np.unique(truth)) - 1}"])
+    columns = ("field", "how", "pixel F1", "object F1 at 0.5", "object F1 at 0.75", "objects")
+    return markdown_table(columns, rows)
 
 
 def main() -> None:
@@ -216,19 +218,19 @@ def main() -> None:
     done = {tuple(row[name] for name in KEY[:4]) for row in rows}
     for seed in args.seeds:
         for variant in args.variants:
-            key = (variant, str(seed), str(args.max_epochs), words(args.options))
+            key = (variant, str(seed), str(args.max_epochs), as_key(args.options))
             if key not in done:
                 new = train_and_score(data, output / "_".join(key[:3]), variant, seed, args)
                 rows = [*read_scores(path, columns), *new]  # another process may have added to it
                 write_scores(path, rows)
     print(path)
-    wanted = {"epochs": str(args.max_epochs), "options": words(args.options)}
+    wanted = {"epochs": str(args.max_epochs), "options": as_key(args.options)}
     for names in TABLES:
-        print(f"\n{table([row for row in rows if row | wanted == row], names)}")
+        print(f"\n{table_of_seeds([row for row in rows if row | wanted == row], names)}")
     if args.mosaics:
         variant, seed = args.mosaics
         run = output / f"{variant}_{seed}_{args.max_epochs}"
-        print(f"\n{mosaics(source, data, run, VARIANTS.get(variant, []))}")
+        print(f"\n{table_of_fields(source, data, run, VARIANTS.get(variant, []))}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bundlekit.inputs.datalists import read_section
+from studies.markdown import markdown_table
 from tools.commands import run_bundle
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles/optic_disc_fundus_segmentation"
@@ -72,7 +73,7 @@ def make(data: Path, folder: Path, cases: list[str]) -> dict[str, np.ndarray]:
     return discs
 
 
-def table(discs: dict[str, np.ndarray], output: Path) -> str:
+def table_of_cases(discs: dict[str, np.ndarray], output: Path) -> str:
     """Dice where there is a disc, and in how many photographs of each case one was found."""
     dices: dict[str, list[float]] = {}
     found: dict[str, list[bool]] = {}
@@ -82,12 +83,12 @@ def table(discs: dict[str, np.ndarray], output: Path) -> str:
         found.setdefault(case, []).append(bool(mask.any()))
         if disc.any():
             dices.setdefault(case, []).append(2 * np.sum(mask & disc) / (mask.sum() + disc.sum()))
-    lines = ["| case | photographs | disc found in | mean Dice | lowest | below 0.6 |", "|---|---|---|---|---|---|"]
+    rows = []
     for case, flags in found.items():
         own = np.array(dices.get(case, []))
-        numbers = f"{own.mean():.3f} | {own.min():.3f} | {np.sum(own < POOR_DICE)}" if len(own) else "- | - | -"
-        lines.append(f"| {case} | {len(flags)} | {sum(flags)} | {numbers} |")
-    return "\n".join(lines)
+        numbers = (f"{own.mean():.3f}", f"{own.min():.3f}", np.sum(own < POOR_DICE)) if len(own) else ("-", "-", "-")
+        rows.append([case, len(flags), sum(flags), *numbers])
+    return markdown_table(("case", "photographs", "disc found in", "mean Dice", "lowest", "below 0.6"), rows)
 
 
 def main() -> None:
@@ -102,7 +103,7 @@ def main() -> None:
     weights = {"ckpt_path": args.ckpt_path.resolve()} if args.ckpt_path else {}
     places = {"dataset_dir": output / "in", "output_dir": output / "out"}
     run_bundle(BUNDLE, ["inference"], **places, **weights, resume="false")
-    print(table(discs, output / "out"))
+    print(table_of_cases(discs, output / "out"))
 
 
 if __name__ == "__main__":

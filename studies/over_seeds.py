@@ -14,28 +14,27 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from studies.markdown import markdown_table
 
-def table(paths: Sequence[Path]) -> str:
+
+def table_of_metrics(paths: Sequence[Path]) -> str:
     """A row for each metric: the runs one by one, their mean and standard deviation."""
     runs = [json.loads(path.read_text())["metrics"] for path in paths]
     for path, run in zip(paths, runs, strict=True):
         if run.keys() != runs[0].keys():
             raise SystemExit(f"{path}: has metrics {sorted(run)}; expected those of {paths[0]}: {sorted(runs[0])}")
-    lines = ["| metric | " + " | ".join(path.parent.name for path in paths) + " | mean | std |"]
-    lines.append("|" + "---|" * (len(paths) + 3))
+    rows = []
     for name in runs[0]:
         values = [run[name] for run in runs]
         spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else "-"
-        lines.append(
-            f"| {name} | " + " | ".join(f"{v:.4f}" for v in [*values, statistics.mean(values)]) + f" | {spread} |"
-        )
-    return "\n".join(lines)
+        rows.append([name, *(f"{value:.4f}" for value in [*values, statistics.mean(values)]), spread])
+    return markdown_table(["metric", *(path.parent.name for path in paths), "mean", "std"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("metrics", type=Path, nargs="+")
-    print(table(parser.parse_args().metrics))
+    print(table_of_metrics(parser.parse_args().metrics))
 
 
 if __name__ == "__main__":

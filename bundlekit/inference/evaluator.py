@@ -94,4 +94,4 @@ class FileEvaluator(SupervisedEvaluator):
         for inputs, outputs in zip(batch, output, strict=True):
             images = [value for value in outputs.values() if isinstance(value, MetaTensor)]
             saved = {str(image.meta["saved_to"]) for image in images if "saved_to" in image.meta}
-            self.record.add(json.loads(inputs[_FILES]), sorted(saved))
+            self.record.mark_finished(json.loads(inputs[_FILES]), sorted(saved))

@@ -20,7 +20,7 @@ from .finished import FinishedLines
 __all__ = ["RunRecord"]
 
 
-def _state(path: str) -> list[int]:
+def _size_and_mtime(path: str) -> list[int]:
     """Size and time of the last change of a file or folder, which tell another one of the same name."""
     found = os.stat(path)
     return [found.st_size, found.st_mtime_ns]
@@ -29,12 +29,12 @@ def _state(path: str) -> list[int]:
 def _is_unchanged(line: Mapping[str, Any]) -> bool:
     """Whether an image's files are those that a line is about."""
     try:
-        return bool(line["state"] == [_state(path) for path in line["image"]])
+        return bool(line["state"] == [_size_and_mtime(path) for path in line["image"]])
     except OSError:
         return False
 
 
-def _name(image: Any) -> str:
+def _image_key(image: Any) -> str:
     return json.dumps([os.path.abspath(path) for path in ensure_tuple(image)])
 
 
@@ -59,8 +59,8 @@ class RunRecord:
         >>> (folder / "a.png").touch()
         >>> record = RunRecord(folder / "out", settings={"threshold": 0.5})
         >>> record.begin()
-        >>> record.note({"area": 3})
-        >>> record.add(str(folder / "a.png"), outputs=[])
+        >>> record.keep_row({"area": 3})
+        >>> record.mark_finished(str(folder / "a.png"), outputs=[])
         >>> again = RunRecord(folder / "out", settings={"threshold": 0.5})
         >>> again.is_finished(str(folder / "a.png")), again.is_finished(str(folder / "b.png"))
         (True, False)
@@ -96,7 +96,7 @@ class RunRecord:
         Processes that are connected share what is not finished; others, which cannot know when one of them begins,
         share all, and each leaves out what is finished of its own.
         """
-        self._names = {_name(item["image"]) for item in items if item.get("image")}
+        self._names = {_image_key(item["image"]) for item in items if item.get("image")}
         number, count = rank_and_world_size()
         step = slice(number, None, count)
         candidates = items if is_connected() else items[step]
@@ -118,28 +118,28 @@ class RunRecord:
         if not self.resume:
             return False
         try:
-            line = self._earlier.get(_name(image))
+            line = self._earlier.get(_image_key(image))
             return line is not None and _is_unchanged(line) and self._is_whole(line["outputs"])
         except (OSError, TypeError):  # reported when the image is read
             return False
 
-    def note(self, row: Any) -> None:
+    def keep_row(self, row: Any) -> None:
         """Keep what a report has measured in the image that is added next, as JSON can hold it."""
         self._notes.append(row)
 
-    def add(self, image: str | Sequence[str], outputs: Sequence[str | os.PathLike]) -> None:
+    def mark_finished(self, image: str | Sequence[str], outputs: Sequence[str | os.PathLike]) -> None:
         """Write down that an image is finished.
 
         Args:
             image: its file, or its files.
             outputs: the files that were written for it.
         """
-        paths = json.loads(_name(image))
+        paths = json.loads(_image_key(image))
         line = {
             "run": self._key,
             "at": time.time_ns(),
             "image": paths,
-            "state": [_state(path) for path in paths],
+            "state": [_size_and_mtime(path) for path in paths],
             "outputs": {os.path.relpath(path, self.folder): os.path.getsize(path) for path in outputs},
             "rows": self._notes,
         }

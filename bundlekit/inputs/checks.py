@@ -19,7 +19,7 @@ from ..errors import InputError, InputNote
 from ..files import compute_sha256, require_file
 from ..inference.record import RunRecord
 from ..processes import disconnect, gather, is_main_process
-from .datalists import find_images, find_overwritten, name_output, read_section
+from .datalists import find_images, find_output_collisions, name_output, read_section
 from .images import LOAD, check_item
 from .modalities import pick_files
 from .options import check_options, is_positive
@@ -157,7 +157,7 @@ class RunChecks:
         items = self._usable(mine, ("image",), str(dataset_dir), may_be_none=len(mine) < len(found))
         unusable = set(map(id, mine)) - set(map(id, items))
         others = [item for item in found if id(item) not in unusable]
-        self._record(self._errors, find_overwritten(others, self._name_output))
+        self._record(self._errors, find_output_collisions(others, self._name_output))
         return items
 
     def attempt(self, change: Callable[..., Any], value: Any, *more: Any) -> Any:

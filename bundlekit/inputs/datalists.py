@@ -16,7 +16,7 @@ from ..files import require_file
 from .dicom import is_series
 from .modalities import group_files
 
-__all__ = ["find_images", "find_overwritten", "name_output", "read_section", "require_apart"]
+__all__ = ["find_images", "find_output_collisions", "name_output", "read_section", "require_inputs_outside"]
 
 # A .img has its header in a .hdr, a .raw in a .mhd: the header stands for the pair.
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".hdr")
@@ -161,7 +161,9 @@ def name_output(path: str | os.PathLike) -> str:
     return str(create_file_basename("", path, "", separate_folder=False, makedirs=False))
 
 
-def find_overwritten(items: list[dict[str, Any]], name_of: Callable[[str], str] = name_output) -> list[InputError]:
+def find_output_collisions(
+    items: list[dict[str, Any]], name_of: Callable[[str], str] = name_output
+) -> list[InputError]:
     """One error for each image whose output would replace the output of an earlier one, such as a.png and a.tif.
 
     Outputs lie flat in one folder under the input's name without its ending.
@@ -171,7 +173,7 @@ def find_overwritten(items: list[dict[str, Any]], name_of: Callable[[str], str] 
         name_of: the name of a path's outputs.
 
     Example:
-        >>> [error] = find_overwritten([{"image": "x/a.png"}, {"image": "x/b.png"}, {"image": "y/a.nii.gz"}])
+        >>> [error] = find_output_collisions([{"image": "x/a.png"}, {"image": "x/b.png"}, {"image": "y/a.nii.gz"}])
         >>> print(error)
         y/a.nii.gz: has the same output name as x/a.png; expected names that differ before their ending; rename one of \
 them, or run the two one after the other with different --output_dir
@@ -188,7 +190,7 @@ them, or run the two one after the other with different --output_dir
     return errors
 
 
-def require_apart(output_dir: str | os.PathLike, items: Iterable[Any]) -> None:
+def require_inputs_outside(output_dir: str | os.PathLike, items: Iterable[Any]) -> None:
     """Make sure that no image to segment lies in the folder of the outputs, where an output could replace it.
 
     Entries with a label are scored, not segmented, and pass; so do entries without paths, such as tensors.
@@ -203,8 +205,8 @@ def require_apart(output_dir: str | os.PathLike, items: Iterable[Any]) -> None:
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> require_apart(folder, [{"image": folder + "/below/a.png"}])
-        >>> require_apart(folder, [{"image": folder + "/a.png"}])  # doctest: +ELLIPSIS
+        >>> require_inputs_outside(folder, [{"image": folder + "/below/a.png"}])
+        >>> require_inputs_outside(folder, [{"image": folder + "/a.png"}])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         bundlekit.errors.InputError: ...: is both input and output folder (it holds ...a.png); expected another ...
     """

@@ -11,12 +11,12 @@ from nibabel.affines import voxel_sizes
 
 from ..errors import InputError
 
-__all__ = ["Grid", "check_same_grid"]
+__all__ = ["Grid", "check_same_grid", "format_lengths"]
 
 _TOLERANCE_VOXELS = 0.05  # headers store rounded numbers; a twentieth of a voxel moves no label
 
 
-def _shown(lengths: Sequence[float]) -> str:
+def format_lengths(lengths: Sequence[float]) -> str:
     return " x ".join(f"{length:g}" for length in lengths)
 
 
@@ -39,7 +39,7 @@ class Grid:
     affine: np.ndarray | None = None
 
     def __str__(self) -> str:
-        return _shown(self.shape)
+        return format_lengths(self.shape)
 
     @property
     def spacing_mm(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from nibabel.openers import ImageOpener
 from nibabel.orientations import io_orientation
 
 from ..errors import InputError
-from .grids import Grid, _shown
+from .grids import Grid, format_lengths
 
 __all__ = ["check_affine", "check_header", "check_resampled"]
 
@@ -60,7 +60,7 @@ def check_header(path: str | os.PathLike) -> None:
     except Exception:  # whatever it is, the reader of the image will tell
         return
     if not (np.isfinite(sizes_mm) & (sizes_mm > 0)).all():
-        found = f"its header says that a voxel measures {_shown(sizes_mm)} mm"
+        found = f"its header says that a voxel measures {format_lengths(sizes_mm)} mm"
         raise InputError(path, found, "sizes above 0", f"correct its pixdim, or {_CONVERT}")
     if not issubclass(kind, nibabel.Nifti1Header):
         remedy = "convert it with the bundle's scripts/prepare_data.py"
@@ -73,7 +73,8 @@ def check_header(path: str | os.PathLike) -> None:
     said, taken = Grid(shape, affine), Grid(shape, correct_nifti_header_if_necessary(image).affine)
     distance_mm = said.distance_mm(taken)
     if not distance_mm <= _TOLERANCE_VOXELS * said.spacing_mm.min():
-        found = f"its sform has voxels of {_shown(said.spacing_mm.tolist())} mm and its pixdim of {_shown(sizes_mm)} mm"
+        sform_mm, pixdim_mm = format_lengths(said.spacing_mm.tolist()), format_lengths(sizes_mm)
+        found = f"its sform has voxels of {sform_mm} mm and its pixdim of {pixdim_mm} mm"
         found += f", and what follows from them lies up to {distance_mm:.3g} mm apart"
         remedy = (
             "save it anew with the right one, in nibabel by image.set_qform(image.affine, 1) where that is the sform"
@@ -105,7 +106,7 @@ three directions in space; correct its qform or sform, or convert it anew from t
     _check_finite(path, affine)
     edges_mm = voxel_sizes(affine)
     if abs(np.linalg.det(affine[:3, :3])) <= _MIN_VOLUME_RATIO * edges_mm.prod():
-        found = f"its affine gives voxels of {_shown(edges_mm)} mm that span no volume"
+        found = f"its affine gives voxels of {format_lengths(edges_mm)} mm that span no volume"
         raise InputError(path, found, "three directions in space", _CORRECT)
 
 
@@ -139,8 +140,11 @@ expected 512 x 512 x 512 at most; correct the size of its voxels, or pass a larg
     size = np.ceil(np.round(np.array(grid.shape) * grid.spacing_mm / edges_mm, 6))
     too_large = size.prod() > max(_MOST_RESAMPLED**3, np.prod(grid.shape, dtype=float))
     if too_large or ((size < _FEWEST_RESAMPLED) & (np.array(grid.shape) >= _FEWEST_RESAMPLED)).any():
-        now_mm, then_mm = _shown(grid.spacing_mm.tolist()), _shown(edges_mm.tolist())
-        found = f"its voxels of {now_mm} mm become {_shown(size.tolist())} of {then_mm} mm"
-        most, fewest = f"{_shown([_MOST_RESAMPLED] * 3)} at most", f"{_FEWEST_RESAMPLED} along each axis at least"
+        now_mm, then_mm = format_lengths(grid.spacing_mm.tolist()), format_lengths(edges_mm.tolist())
+        found = f"its voxels of {now_mm} mm become {format_lengths(size.tolist())} of {then_mm} mm"
+        most, fewest = (
+            f"{format_lengths([_MOST_RESAMPLED] * 3)} at most",
+            f"{_FEWEST_RESAMPLED} along each axis at least",
+        )
         remedy = f"correct the size of its voxels, or pass a {'larger' if too_large else 'smaller'} --spacing_mm"
         raise InputError(path, found, most if too_large else fewest, remedy)

@@ -12,10 +12,10 @@ from monai.utils import ensure_tuple
 
 from ..errors import InputError, InputNote
 from ..files import require_file
+from .centres import check_centre
 from .dicom import check_series, check_stack, is_series
 from .grids import Grid, check_same_grid
 from .headers import check_affine, check_header, check_resampled
-from .points import check_inside
 
 __all__ = ["LOAD", "check_image", "check_item", "check_label"]
 
@@ -220,7 +220,7 @@ file
     for key in keys:
         value: Any = item.get(key)
         if key == "centre":
-            errors += check_inside(item, value, grids.get("image"))
+            errors += check_centre(item, value, grids.get("image"))
             continue
         paths = value if key == "image" and isinstance(value, list) and value else [value]
         try:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from ..errors import InputError, describe
 from ..files import require_writable_folder
-from .datalists import require_apart
+from .datalists import require_inputs_outside
 
 __all__ = ["Need", "check_device", "check_output_dir", "check_save_path", "empty_lists", "failures", "lists_too_short"]
 
@@ -37,7 +37,7 @@ def lists_too_short(data: Sequence[Sequence[Any]]) -> list[InputError]:
 
 def check_output_dir(path: str, data: Sequence[Sequence[Any]]) -> None:
     require_writable_folder(path, "pass another one with --output_dir")
-    require_apart(path, chain.from_iterable(data))
+    require_inputs_outside(path, chain.from_iterable(data))
 
 
 def check_save_path(path: str) -> None:

@@ -16,7 +16,7 @@ from .checks import RunChecks
 from .datalists import name_output
 from .dicom import find_step_mm, find_thickness_mm, is_series
 
-__all__ = ["LoadImageOrSeriesd", "SeriesReader", "VolumeChecks", "format_name", "name_volume"]
+__all__ = ["LoadImageOrSeriesd", "SeriesReader", "VolumeChecks", "format_output_name", "name_volume"]
 
 
 class SeriesReader(ITKReader):
@@ -69,13 +69,13 @@ def name_volume(path: str | os.PathLike) -> str:
     return os.path.basename(path) if os.path.isdir(path) else name_output(path)
 
 
-def format_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
+def format_output_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
     """:func:`name_volume` for the ``output_name_formatter`` of MONAI's ``SaveImaged``, which takes an ending off."""
     return {"subject": f"{name_volume(meta['filename_or_obj'])}.nii", "idx": None}
 
 
 class VolumeChecks(RunChecks):
-    """:class:`.checks.RunChecks` for configs with :class:`LoadImageOrSeriesd` and :func:`format_name`."""
+    """:class:`.checks.RunChecks` for configs with :class:`LoadImageOrSeriesd` and :func:`format_output_name`."""
 
     _load = LoadImage(image_only=True, ensure_channel_first=True)
     _load.register(SeriesReader())

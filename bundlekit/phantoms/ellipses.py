@@ -8,7 +8,7 @@ import numpy as np
 from skimage.measure import label
 from skimage.segmentation import relabel_sequential
 
-__all__ = ["draw", "next_to", "place"]
+__all__ = ["draw_ellipses", "next_to", "place_circles"]
 
 _NUM_TRIES = 20
 
@@ -31,7 +31,7 @@ def next_to(rng: np.random.Generator, placed: np.ndarray, apart_px: Callable[[fl
     return np.array([row + apart * np.sin(angle), column + apart * np.cos(angle)])
 
 
-def place(
+def place_circles(
     first: Sequence[float],
     radii: Iterable[float],
     size: int,
@@ -49,7 +49,8 @@ def place(
         reach_px: how far outside the image a centre may lie, by radius.
 
     Example:
-        >>> place([5, 5, 2], [2, 2], 10, lambda radius, placed: (np.array([5.0, 9]), -0.5), lambda radius: 0).tolist()
+        >>> right = np.array([5.0, 9])
+        >>> place_circles([5, 5, 2], [2, 2], 10, lambda radius, placed: (right, -0.5), lambda radius: 0).tolist()
         [[5.0, 5.0, 2.0], [5.0, 9.0, 2.0]]
     """
     placed = np.array([first], float)
@@ -63,7 +64,7 @@ def place(
     return placed
 
 
-def draw(
+def draw_ellipses(
     rng: np.random.Generator, grid: np.ndarray, circles: np.ndarray, max_elongation: float, min_area_px: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each circle drawn out to an ellipse as large; where two overlap, the nearer outline wins.
@@ -83,7 +84,7 @@ def draw(
 
     Example:
         >>> grid, circle = np.mgrid[:9, :9], np.array([[4, 4, 3]])
-        >>> pieces, drawn = draw(np.random.default_rng(0), grid, circle, 1, 20)
+        >>> pieces, drawn = draw_ellipses(np.random.default_rng(0), grid, circle, 1, 20)
         >>> pieces.sum() == drawn.sum() == (np.hypot(*(grid - 4)) < 3).sum()
         np.True_
     """

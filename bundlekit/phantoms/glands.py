@@ -10,7 +10,7 @@ from skimage.measure import label
 from skimage.segmentation import find_boundaries
 
 from .dataset import Phantom, PhantomKind
-from .ellipses import draw, next_to, place
+from .ellipses import draw_ellipses, next_to, place_circles
 
 __all__ = ["GLAND_HISTOLOGY", "gland_histology"]
 
@@ -46,7 +46,7 @@ def _circles(rng: np.random.Generator, size: int) -> np.ndarray:
             return centre, 0.25 * radius
         return next_to(rng, placed, lambda other: other + radius * rng.uniform(0.85, 1.1)), -0.16 * radius
 
-    return place(first, radii[1:], size, propose, lambda radius: margin)
+    return place_circles(first, radii[1:], size, propose, lambda radius: margin)
 
 
 def _glands(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +58,7 @@ def _glands(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray
     for sigma_px, shift_px in ((5, 0.8), (12, 3.0), (30, 5.0)):
         grid += np.stack([shift_px * _noise(rng, size, sigma_px) for _ in grid])
     circles = _circles(rng, size)
-    ids, drawn = draw(rng, grid, circles, 1.9, _MIN_GLAND_PX)
+    ids, drawn = draw_ellipses(rng, grid, circles, 1.9, _MIN_GLAND_PX)
     radii = np.zeros(ids.max() + 1)
     radii[ids] = np.append(circles[:, 2], 0)[drawn - 1]
     return ids, radii

@@ -7,7 +7,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.color import rgb_from_hed
 
 from .dataset import Phantom, PhantomKind
-from .ellipses import draw, next_to, place
+from .ellipses import draw_ellipses, next_to, place_circles
 
 __all__ = ["NUCLEI_MICROSCOPY", "nuclei_microscopy"]
 
@@ -36,13 +36,13 @@ def _circles(rng: np.random.Generator, size: int) -> np.ndarray:
             return centre, 2.0
         return next_to(rng, placed, lambda other: (other + radius) * rng.uniform(0.8, 0.95)), -0.21 * 2 * radius
 
-    return place(first, radii, size, propose, lambda radius: radius)
+    return place_circles(first, radii, size, propose, lambda radius: radius)
 
 
 def _nuclei(rng: np.random.Generator, size: int) -> np.ndarray:
     """Id from 1 of the nucleus at each pixel, 0 outside: ellipses, seen through a smooth warp."""
     grid = np.mgrid[:size, :size] + np.stack([0.8 * _noise(rng, size, 6) for _ in range(2)])
-    return draw(rng, grid, _circles(rng, size), 1.5, _MIN_NUCLEUS_PX)[0]
+    return draw_ellipses(rng, grid, _circles(rng, size), 1.5, _MIN_NUCLEUS_PX)[0]
 
 
 def _density(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:

@@ -173,7 +173,7 @@ class LungReport:
         measured = measure_lungs(*values, affine)
         for name in _LUNGS:
             measured[name]["left_out_ml"] = round(left_out_ml.get(name, sum(left_out_ml.values())), 3)
-        self.record.note({"image": Path(path).name, **measured, "note": note})
+        self.record.keep_row({"image": Path(path).name, **measured, "note": note})
         name = name_volume(path)
         title = ", ".join(f"{lung} {measured[lung]['volume_ml']:.0f} ml" for lung in _LUNGS)
         save_lung_picture(*values, affine, self.record.folder / f"{name}_report.png", f"{name}: {title}")

@@ -73,7 +73,7 @@ class MaskReport:
         for item in items:
             path = str(item["image"].meta["filename_or_obj"])
             row = {"image": Path(path).name, **measure_mask(convert_to_numpy(item["pred"])[0])}
-            self.record.note(row)
+            self.record.keep_row(row)
             if not row["found"]:
                 remedy = "look at the image, which may show another place or be too dark"
                 note = InputNote(path, f"no {self.what} found", "one", remedy)

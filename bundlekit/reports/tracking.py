@@ -21,7 +21,7 @@ from ..inputs.datalists import name_output
 from .drawing import as_displayed
 from .panels import draw_panels
 
-__all__ = ["MLFlowPictures", "TensorBoardPictures", "draw_item", "end_runs"]
+__all__ = ["MLFlowPictures", "TensorBoardPictures", "draw_item", "end_mlflow_runs"]
 
 
 def _to_label_map(channels: MetaTensor, one_hot: bool) -> torch.Tensor:
@@ -135,7 +135,7 @@ class MLFlowPictures(MLFlowHandler):
                 self.client.log_image(run.info.run_id, page, artifact_file=file)
 
 
-def end_runs(handlers: Sequence[Any]) -> None:
+def end_mlflow_runs(handlers: Sequence[Any]) -> None:
     """End the MLflow runs of an evaluation, so that no later training joins them.
 
     MONAI does so for a training and an inference; the handler that it gives to a validator leaves that to the trainer.
@@ -144,7 +144,7 @@ def end_runs(handlers: Sequence[Any]) -> None:
         handlers: handlers of the evaluator; only MLflow's are changed.
 
     Example:
-        >>> end_runs([])
+        >>> end_mlflow_runs([])
     """
     for handler in handlers:
         if isinstance(handler, MLFlowHandler):

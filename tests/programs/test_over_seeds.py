@@ -29,7 +29,7 @@ def test_mean_and_sample_standard_deviation(tmp_path):
     ]
     # dice: mean 2.1 / 3 = 0.7, squares 0.04 + 0 + 0.04 = 0.08, over n - 1 = 2 the root of 0.04
     # distance: mean 9 / 3 = 3, squares 4 + 1 + 9 = 14, over 2 the root of 7 = 2.64575
-    assert report.table(paths).split("\n") == [
+    assert report.table_of_metrics(paths).split("\n") == [
         "| metric | seed0 | seed1 | seed2 | mean | std |",
         "|---|---|---|---|---|---|",
         "| dice | 0.5000 | 0.7000 | 0.9000 | 0.7000 | 0.2000 |",
@@ -39,7 +39,7 @@ def test_mean_and_sample_standard_deviation(tmp_path):
 
 def test_one_run_has_no_deviation(tmp_path):
     path = write(tmp_path / "seed0", {"dice": 0.25})
-    assert report.table([path]).split("\n")[-1] == "| dice | 0.2500 | 0.2500 | - |"
+    assert report.table_of_metrics([path]).split("\n")[-1] == "| dice | 0.2500 | 0.2500 | - |"
 
 
 def test_the_file_with_other_metrics_is_named(tmp_path):
@@ -49,5 +49,5 @@ def test_the_file_with_other_metrics_is_named(tmp_path):
         write(tmp_path / "c", {"dice": 0.5, "rand": 0.1}),
     ]
     with pytest.raises(SystemExit) as caught:
-        report.table(paths)
+        report.table_of_metrics(paths)
     assert str(caught.value).startswith(f"{paths[2]}: has metrics ['dice', 'rand']")

@@ -17,7 +17,7 @@ from bundlekit.phantoms import make_dataset
 from bundlekit.prepare.folds import split_fold
 
 ROOT = Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("picture_row", ROOT / "studies/picture_row.py")
+SPEC = importlib.util.spec_from_file_location("picture_row", ROOT / "tools/picture_row.py")
 picture_row = importlib.util.module_from_spec(SPEC)
 sys.modules[SPEC.name] = picture_row  # dataclasses look their module up
 SPEC.loader.exec_module(picture_row)

@@ -20,7 +20,7 @@ def row(network: str, fold: int, dice: float) -> dict[str, str]:
 def test_mean_and_deviation_over_the_folds_that_all_have():
     rows = [row("fully", fold, dice) for fold, dice in ((0, 0.5), (1, 0.7), (2, 0.9), (3, 0.1))]
     rows += [row("baseline", fold, dice) for fold, dice in ((2, 0.8), (0, 0.8), (1, 0.8))]
-    lines = folds.table(rows).split("\n")
+    lines = folds.table_of_folds(rows).split("\n")
     assert lines[0] == "folds 0, 1, 2"
     # mean 2.1 / 3 = 0.7; squares 0.04 + 0 + 0.04 = 0.08, over n - 1 = 2 the root of 0.04
     assert lines[4].startswith("| fully | no | 0.700 ± 0.200 | 1.000 ± 0.000 |")

@@ -89,7 +89,7 @@ def test_table_has_the_mean_and_the_worst_error_of_each_case():
         for name, (right, left) in found_ml.items()
     ]
     # 1, 0, 0 and -3 %
-    assert limits.table(volumes, truth_ml).splitlines()[2:] == [
+    assert limits.table_of_errors(volumes, truth_ml).splitlines()[2:] == [
         "| a_b | 4 | -0.5 % | -3.0 % |",
         "| c | 2 | -50.0 % | -100.0 % |",
     ]

@@ -29,7 +29,7 @@ def row(variant: str, seed: int, images: str, value: float) -> dict[str, str]:
 def test_table_has_means_and_deviations_over_seeds():
     rows = [row("dice_loss", seed, "test", value) for seed, value in enumerate((0.5, 0.7, 0.9))]
     rows += [row("cosine", 0, "test_rgb", 0.25), row("cosine", 0, "test", 0.75)]
-    lines = evidence.table(rows, ["pixel_f1"]).splitlines()[2:]
+    lines = evidence.table_of_seeds(rows, ["pixel_f1"]).splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     # mean 2.1 / 3 = 0.7, squares 0.04 + 0 + 0.04, over n - 1 = 2 the root of 0.04
     assert [line[:4] for line in cells] == [
@@ -43,7 +43,7 @@ def page_cells(epochs: str, images: str, columns: tuple[str, ...]) -> dict[str, 
     """Of scores.csv, by variant, as a row of the bundle's pages shows them."""
     with (DOCS / "scores.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["epochs"], row["images"]) == (epochs, images)]
-    lines = [line.strip("| ").split(" | ") for line in evidence.table(rows, columns).splitlines()[2:]]
+    lines = [line.strip("| ").split(" | ") for line in evidence.table_of_seeds(rows, columns).splitlines()[2:]]
     return {variant: " | ".join(cells) for variant, _, _, *cells in lines}
 
 
@@ -97,7 +97,7 @@ def test_scores_worked_out_by_hand():
     truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
     prediction = np.array([[0, 7, 7, 7, 0, 0, 0]])
     # 3 shared pixels of 3 and 6; overlap 3 / 4, which is above 0.5 and not above 0.75
-    assert evidence.scores(prediction, truth) == pytest.approx([2 * 3 / 9, 2 / 3, 0])
+    assert evidence.scores_of_field(prediction, truth) == pytest.approx([2 * 3 / 9, 2 / 3, 0])
 
 
 def test_a_field_as_a_whole_and_tile_by_tile(tmp_path, monkeypatch):
@@ -119,15 +119,18 @@ def test_a_field_as_a_whole_and_tile_by_tile(tmp_path, monkeypatch):
             Image.fromarray(found[name]).save(output / f"{name}_instances.png")
 
     monkeypatch.setattr(evidence, "segment", segment)
-    lines = evidence.mosaics(tmp_path, tmp_path, tmp_path, []).splitlines()[2:]
+    lines = evidence.table_of_fields(tmp_path, tmp_path, tmp_path, []).splitlines()[2:]
     # above 0.5 two of three match two of two, 4 / 5; above 0.75 the overlap of 4 / 6 does not: one, 2 / 5
     assert lines == [
         "| group7 | whole | 1.000 | 1.000 | 1.000 | 2 of 2 |",
         "| group7 | tile by tile | 1.000 | 0.800 | 0.400 | 3 of 2 |",
     ]
-    assert evidence.mosaics(tmp_path, tmp_path, tmp_path, []).splitlines()[2:] == lines and calls == ["tiles", "whole"]
+    assert evidence.table_of_fields(tmp_path, tmp_path, tmp_path, []).splitlines()[2:] == lines and calls == [
+        "tiles",
+        "whole",
+    ]
     (tmp_path / "tiles/b_instances.png").unlink()  # as after a kill
-    evidence.mosaics(tmp_path, tmp_path, tmp_path, [])
+    evidence.table_of_fields(tmp_path, tmp_path, tmp_path, [])
     assert calls == ["tiles", "whole", "tiles"]
 
 
@@ -163,7 +166,7 @@ def test_a_run_is_trained_and_scored_with_its_options(tmp_path):
     rows = evidence.train_and_score(tmp_path / "data", tmp_path / "run", "cyclic", 3, args)
     assert [row["images"] for row in rows] == list(evidence.SECTIONS)
     assert {tuple(row[name] for name in evidence.KEY[:4]) for row in rows} == {
-        ("cyclic", "3", "1", evidence.words(options))
+        ("cyclic", "3", "1", evidence.as_key(options))
     }
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in evidence.METRICS)
     again = evidence.train_and_score(tmp_path / "data", tmp_path / "run", "cyclic", 3, args)  # nothing is run

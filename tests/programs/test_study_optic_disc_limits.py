@@ -53,7 +53,7 @@ def test_scores_of_the_table(tmp_path):
     for name, mask in {"upright-a": disc, "upright-b": half, "no_disc-a": disc}.items():
         Image.fromarray(mask.astype(np.uint8)).save(tmp_path / f"{name}_seg.png")
     discs = {"upright-a": disc, "upright-b": disc, "no_disc-a": np.zeros_like(disc)}
-    assert limits.table(discs, tmp_path).splitlines()[2:] == [
+    assert limits.table_of_cases(discs, tmp_path).splitlines()[2:] == [
         "| upright | 2 | 2 | 0.833 | 0.667 | 0 |",
         "| no_disc | 1 | 1 | - | - | - |",
     ]

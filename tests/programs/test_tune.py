@@ -22,6 +22,7 @@ from bundlekit.phantoms import make_dataset
 from tests import commands
 
 optuna = pytest.importorskip("optuna")
+tune_trial = pytest.importorskip("studies.tune_trial")
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "studies/tune.py"
@@ -89,11 +90,11 @@ def test_a_trial_is_an_overlay_that_the_parser_takes(schedule, loss):
     assert parser["train::dataloader::batch_size"] == "@batch_size" and parser["batch_size"] == 8
 
 
-def run_engines(trial: optuna.Trial, scores: list[float]) -> tune.Reporter:
+def run_engines(trial: optuna.Trial, scores: list[float]) -> tune_trial.Reporter:
     """Ignite's engines as in a training, whose validation after each epoch finds the next of these scores."""
     trainer, evaluator = Engine(lambda engine, batch: None), Engine(lambda engine, batch: None)
     evaluator.state.key_metric_name = "f1"
-    reporter = tune.Reporter(trial, trainer)
+    reporter = tune_trial.Reporter(trial, trainer)
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def validate(engine):

@@ -37,9 +37,9 @@ from skimage.draw import polygon
 from tqdm import tqdm
 
 from bundlekit.errors import InputError
+from bundlekit.inputs.centres import check_centre
 from bundlekit.inputs.grids import Grid
 from bundlekit.inputs.orientation import ORIENTATION, require_upright
-from bundlekit.inputs.points import check_inside
 from bundlekit.prepare.folds import split_fold
 from bundlekit.prepare.sources import read_picture
 
@@ -110,7 +110,7 @@ def fault(photo: Photograph) -> list[InputError]:
             return []
     except InputError as error:
         return [error]
-    return check_inside({"image": str(photo.image)}, photo.centre, Grid(size))
+    return check_centre({"image": str(photo.image)}, photo.centre, Grid(size))
 
 
 def images_of(folder: Path) -> list[Path]:

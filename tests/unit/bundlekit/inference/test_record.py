@@ -34,8 +34,8 @@ def segment(record: RunRecord, folder: Path, letters: str) -> None:
         output = record.folder / f"{letter}_seg.png"
         output.parent.mkdir(exist_ok=True)
         output.write_bytes(b"mask")
-        record.note({"image": letter})
-        record.add(str(folder / f"{letter}.png"), [output])
+        record.keep_row({"image": letter})
+        record.mark_finished(str(folder / f"{letter}.png"), [output])
 
 
 def run_as(monkeypatch, number: int, count: int) -> None:
@@ -125,7 +125,7 @@ def test_nonsense_in_a_list_is_not_finished(folder, image):
 
 def test_several_files_of_one_image_and_names_relative_to_the_working_folder(folder, monkeypatch):
     record = RunRecord(folder / "out")
-    record.add([str(folder / "a.png"), str(folder / "b.png")], [])
+    record.mark_finished([str(folder / "a.png"), str(folder / "b.png")], [])
     monkeypatch.chdir(folder)
     again = RunRecord("out")
     assert again.is_finished(["a.png", "b.png"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bundlekit.errors import InputError
-from bundlekit.inputs.datalists import find_images, find_overwritten, read_section, require_apart
+from bundlekit.inputs.datalists import find_images, find_output_collisions, read_section, require_inputs_outside
 
 PREPARE = "make it with the bundle's scripts/prepare_data.py, or pass another folder with --dataset_dir"
 
@@ -140,7 +140,7 @@ def test_a_broken_list_is_not_taken_for_a_plain_folder(tmp_path):
 
 def test_outputs_that_would_replace_each_other():
     paths = ["x/a.png", "x/a.tif", "y/a.nii.gz", "x/b.1.png", "x/b.2.png", ["x/c.nii", "x/d.nii"], "x/c.png"]
-    errors = find_overwritten([{"image": path} for path in paths])
+    errors = find_output_collisions([{"image": path} for path in paths])
     assert [str(error).split(";")[0] for error in errors] == [
         "x/a.tif: has the same output name as x/a.png",
         "y/a.nii.gz: has the same output name as x/a.png",
@@ -158,7 +158,7 @@ def test_images_in_the_folder_of_the_outputs(tmp_path, monkeypatch, image, outpu
         os.mkdir(name)
     os.symlink("out", "link")
     with pytest.raises(InputError) as caught:
-        require_apart(output_dir, [{"image": "in/b.png"}, {"image": image}])
+        require_inputs_outside(output_dir, [{"image": "in/b.png"}, {"image": image}])
     path = image[1] if isinstance(image, list) else image
     assert str(caught.value) == (
         f"{output_dir}: is both input and output folder (it holds {path}); expected another folder; "
@@ -170,11 +170,11 @@ def test_the_working_folder_as_both(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for output_dir in (".", "", tmp_path):
         with pytest.raises(InputError, match=r"is both input and output folder \(it holds a.png\)"):
-            require_apart(output_dir, [{"image": "a.png"}, {"image": "b.png"}])
+            require_inputs_outside(output_dir, [{"image": "a.png"}, {"image": "b.png"}])
 
 
 def test_entries_that_no_output_replaces(tmp_path):
     items = [{"image": f"{tmp_path}/{name}"} for name in ("below/a.png", "../a.png", "gone/../../a.png", "nul\0/a.png")]
     scored = {"image": f"{tmp_path}/a.png", "label": f"{tmp_path}/b.png"}
     tensors = [{"image": torch.zeros(2, 3)}, {"image": [torch.zeros(3)]}, {"image": None}, {"label": "a"}]
-    require_apart(tmp_path, [*items, scored, *tensors, "item", torch.zeros(2)])
+    require_inputs_outside(tmp_path, [*items, scored, *tensors, "item", torch.zeros(2)])

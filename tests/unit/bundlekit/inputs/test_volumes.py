@@ -13,7 +13,7 @@ from bundlekit.errors import InputError
 from bundlekit.inference.writers import VolumeWriter
 from bundlekit.inputs.dicom import check_series, check_stack
 from bundlekit.inputs.images import check_image
-from bundlekit.inputs.volumes import LoadImageOrSeriesd, VolumeChecks, format_name, name_volume
+from bundlekit.inputs.volumes import LoadImageOrSeriesd, VolumeChecks, format_output_name, name_volume
 
 TILT = np.radians(20)
 PIXEL_MM, STEP_MM = (0.7, 0.8), 5.0
@@ -96,7 +96,7 @@ def test_folders_named_by_numbers_with_dots_keep_them(write_series, hu, tmp_path
     for item in items:
         image = LoadImageOrSeriesd("image", ensure_channel_first=True)(item)["image"]
         save = SaveImage(
-            tmp_path / "out", "seg", separate_folder=False, print_log=False, output_name_formatter=format_name
+            tmp_path / "out", "seg", separate_folder=False, print_log=False, output_name_formatter=format_output_name
         )
         save(image)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{name}_seg.nii.gz" for name in names]

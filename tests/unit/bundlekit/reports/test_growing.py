@@ -69,10 +69,10 @@ class Counts:
         run.begin()
         for i in range(num_images):
             (folder / f"{i:03d}.png").touch()
-            run.note({"row": i})
+            run.keep_row({"row": i})
             run.extend_report(self.write, self.append)
             assert self.report == [{"row": j} for j in range(i + 1)]  # complete after every image
-            run.add(str(folder / f"{i:03d}.png"), [])
+            run.mark_finished(str(folder / f"{i:03d}.png"), [])
         run.write_report(self.write)
         assert self.report == [{"row": j} for j in range(num_images)]
 
@@ -99,8 +99,8 @@ def test_the_work_of_a_run_grows_as_its_rows(tmp_path, monkeypatch):
 
 def finish(run: RunRecord, path: Path, row: object) -> None:
     path.touch()
-    run.note(row)
-    run.add(str(path), [])
+    run.keep_row(row)
+    run.mark_finished(str(path), [])
 
 
 def test_rows_of_other_processes_come_with_the_next_one_of_the_first(tmp_path, monkeypatch):
@@ -112,16 +112,16 @@ def test_rows_of_other_processes_come_with_the_next_one_of_the_first(tmp_path, m
         monkeypatch.setenv("WORLD_SIZE", "2")
 
     as_process(0)
-    first.note("a")
+    first.keep_row("a")
     first.extend_report(report.extend, report.extend)
     finish(first, tmp_path / "a.png", "more of a")
     as_process(1)
-    second.note("b")
+    second.keep_row("b")
     second.extend_report(report.extend, report.extend)  # left to the first process
     finish(second, tmp_path / "b.png", "more of b")
     as_process(0)
     assert report == ["a"]
-    first.note("c")
+    first.keep_row("c")
     first.extend_report(report.extend, report.extend)
     assert report == ["a", "more of a", "b", "more of b", "c"]
     assert first.rows() == ["a", "more of a", "b", "more of b", "c"]
@@ -132,10 +132,10 @@ def test_a_row_that_is_replaced_makes_the_report_be_written_again(tmp_path):
     (tmp_path / "b.png").touch()
     run, written, appended = RunRecord(tmp_path / "out"), [], []
     for row, name in (("b", "b.png"), ("new", "a.png"), ("c", None)):  # the output of a.png was lost
-        run.note(row)
+        run.keep_row(row)
         run.extend_report(written.append, appended.append)
         if name:
-            run.add(str(tmp_path / name), [])
+            run.mark_finished(str(tmp_path / name), [])
     assert written == [["old", "b"], ["new", "b", "c"]] and appended == [["new"]]
 
 

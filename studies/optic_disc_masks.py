@@ -1,6 +1,6 @@
 """Compare U-Nets with and without the pre-trained encoder, trained on growing shares of the masks of the optic disc.
 
-    python -m studies.optic_disc --drions fundus_drions --drishti fundus_drishti --output runs/optic [--folds 0 1]
+    python -m studies.optic_disc_masks --drions fundus_drions --drishti fundus_drishti --output runs/optic [--folds 0 1]
 
 For each fold of both sets together, phase 1 trains on the centres of all training images. Then, for each share of the
 masks, two U-Nets are trained: one from that encoder, frozen, and one from random weights. Lists with fewer images are
@@ -24,18 +24,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from scipy.stats import ttest_rel
 
-from bundlekit.files import write_atomically
 from studies.experiments import Row, mean_and_deviation, read_scores, train, write_scores
+from studies.markdown import markdown_table
+from studies.optic_disc_comparison import ARMS, compare, draw, values_of
 from tools.commands import call, run_bundle
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles/optic_disc_fundus_segmentation"
 NUM_FOLDS = 5
 """Of the bundle's prepare_data.py."""
 SHARES = (5, 10, 20, 40, 100)
-ARMS = {"pretrained": [], "random": ["net_random_init"]}
 LOCALIZER = "localizer"
 KEY = ("experiment", "arm", "share", "epochs", "side_px")
 METRICS = {
@@ -43,6 +41,27 @@ METRICS = {
     "distance_px": "val_distance_px",
     "distance_diameters": "val_distance_diameters",
 }
+ARM_COLUMNS = [
+    "share of masks",
+    "masks",
+    "steps",
+    "images",
+    "pre-trained",
+    "random",
+    "lowest",
+    "p (images)",
+    "d",
+    "p (folds)",
+]
+EXPERIMENT_COLUMNS = [
+    "experiment",
+    "images",
+    "Dice pre-trained",
+    "Dice random",
+    "median px",
+    "median diameters",
+    "MSE, px^2",
+]
 COLUMNS = (*KEY, "masks", "steps", "image", *METRICS)
 
 
@@ -137,92 +156,26 @@ def run_all(args: argparse.Namespace, rows: list[Row], scores: Path) -> None:
             write_scores(scores, rows)
 
 
-def values_of(rows: Sequence[Row], metric: str, **wanted: str) -> dict[tuple[str, str], float]:
-    """A measure by experiment and image, of the rows that have it."""
-    chosen = [row for row in rows if row[metric] and all(row[name] == value for name, value in wanted.items())]
-    return {(row["experiment"], row["image"]): float(row[metric]) for row in chosen}
-
-
-class Comparison(NamedTuple):
-    """Dice of both arms on the same images, and what a paired t-test says of the difference."""
-
-    share: int
-    masks: str
-    steps: str
-    dice: dict[str, np.ndarray]
-    p_images: float
-    effect: float
-    p_folds: float
-
-
-def compare(rows: Sequence[Row]) -> list[Comparison]:
-    """One comparison for each share, over the images that both arms have."""
-    rows = [row for row in rows if row["experiment"].startswith("fold")]
-    found = []
-    for share in sorted({int(row["share"]) for row in rows if row["arm"] in ARMS}):
-        arms = [values_of(rows, "dice", arm=arm, share=str(share)) for arm in ARMS]
-        images = sorted(set.intersection(*map(set, arms)))
-        if len(images) < 2:
-            continue
-        dice = {arm: np.array([values[image] for image in images]) for arm, values in zip(ARMS, arms, strict=True)}
-        difference = dice["pretrained"] - dice["random"]
-        folds = [experiment for experiment, _ in images]
-        means = [[values[np.array(folds) == fold].mean() for fold in sorted(set(folds))] for values in dice.values()]
-        own = [row for row in rows if row["arm"] in ARMS and row["share"] == str(share)]
-        masks, steps = (" to ".join(sorted({row[name] for row in own}, key=int)) for name in ("masks", "steps"))
-        pairs = (list(dice.values()), means)
-        p_images, p_folds = (float(ttest_rel(*p).pvalue) if len(p[0]) > 1 else float("nan") for p in pairs)
-        effect = float(difference.mean() / difference.std(ddof=1))
-        found.append(Comparison(share, masks, steps, dice, p_images, effect, p_folds))
-    return found
-
-
-def table(rows: Sequence[Row]) -> str:
+def table_of_arms(rows: Sequence[Row]) -> str:
     """The arms at each share; the localiser; across data sets."""
-    lines = ["| share of masks | masks | steps | images | pre-trained | random | lowest | p (images) | d | p (folds) |"]
-    lines.append("|---" * 10 + "|")
+    arms = []
     for c in compare(rows):
         dice = [mean_and_deviation(list(values)) for values in c.dice.values()]
         lowest = " / ".join(f"{values.min():.3f}" for values in c.dice.values())
-        cells = [f"{c.share} %", c.masks, c.steps, len(c.dice["random"]), *dice, lowest]
-        lines.append(f"| {' | '.join(map(str, cells))} | {c.p_images:.2g} | {c.effect:.2f} | {c.p_folds:.2g} |")
-    heads = ("experiment", "images", "Dice pre-trained", "Dice random", "median px", "median diameters", "MSE, px^2")
-    lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        tests = (f"{c.p_images:.2g}", f"{c.effect:.2f}", f"{c.p_folds:.2g}")
+        arms.append([f"{c.share} %", c.masks, c.steps, len(c.dice["random"]), *dice, lowest, *tests])
+    experiments = []
     for name in dict.fromkeys(row["experiment"] for row in rows):
-        dice = [list(values_of(rows, "dice", experiment=name, arm=arm, share="100").values()) for arm in ARMS]
+        dices = [list(values_of(rows, "dice", experiment=name, arm=arm, share="100").values()) for arm in ARMS]
         px, diameters = (
             list(values_of(rows, metric, experiment=name, arm=LOCALIZER).values())
             for metric in ("distance_px", "distance_diameters")
         )
         distances = [f"{statistics.median(values):.3g}" if values else "-" for values in (px, diameters)]
         squared = f"{statistics.mean(value**2 / 2 for value in px):.0f}" if px else "-"  # of one coordinate
-        cells = [name, str(max(map(len, [*dice, px]))), *map(mean_and_deviation, dice), *distances, squared]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def draw(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Mean and standard deviation of Dice by the share of masks, each image as a point, and the p-values."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    places = np.arange(len(comparisons))
-    for i, (arm, colour) in enumerate({"random": "tab:blue", "pretrained": "tab:orange"}.items()):
-        at, values = places + 0.2 * i - 0.1, [c.dice[arm] for c in comparisons]
-        for x, points in zip(at, values, strict=True):
-            left.plot(np.full(len(points), x), points, ".", color=colour, alpha=0.2, markersize=4)
-        label = {"random": "random weights", "pretrained": "pre-trained to localise"}[arm]
-        means, spreads = [v.mean() for v in values], [v.std(ddof=1) for v in values]
-        left.errorbar(at, means, spreads, color=colour, capsize=4, label=label)
-    labels = [f"{c.share} %\n({c.masks})" for c in comparisons]
-    left.set(xlabel="share of the masks (number)", ylabel="Dice on held-back images", xticks=places, xticklabels=labels)
-    left.legend(loc="lower right")
-    right.semilogy(places, [c.p_images for c in comparisons], "o-", label="over images")
-    right.semilogy(places, [c.p_folds for c in comparisons], "s--", label="over folds")
-    right.axhline(0.05, color="grey", linewidth=0.8)
-    right.set(xlabel="share of the masks", ylabel="p of the paired t-test", xticks=places)
-    right.set_xticklabels([f"{c.share} %" for c in comparisons])
-    right.legend()
-    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=120))
+        num_images = max(map(len, [*dices, px]))
+        experiments.append([name, num_images, *map(mean_and_deviation, dices), *distances, squared])
+    return f"{markdown_table(ARM_COLUMNS, arms)}\n\n{markdown_table(EXPERIMENT_COLUMNS, experiments)}"
 
 
 def main() -> None:
@@ -249,7 +202,7 @@ def main() -> None:
     epochs = {LOCALIZER: str(args.pretrain_epochs)}
     rows = [row for row in rows if row["side_px"] == str(args.longest_side_px)]
     rows = [row for row in rows if row["epochs"] == epochs.get(row["arm"], str(args.max_epochs))]
-    print(f"{scores}\n\n{table(rows)}")
+    print(f"{scores}\n\n{table_of_arms(rows)}")
     if comparisons := compare(rows):
         draw(comparisons, args.figure or output / "dice_by_masks.png")
 

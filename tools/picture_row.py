@@ -1,6 +1,6 @@
 """Draw the picture of README.md: the output of each bundle's shipped weights on an image that they were not trained on.
 
-    python -m studies.picture_row [--data_root FOLDER] [--output docs/pictures.png] [--bundles BUNDLE ...]
+    python -m tools.picture_row [--data_root FOLDER] [--output docs/pictures.png] [--bundles BUNDLE ...]
 
 Each panel is the output of the bundle's configs/inference.json, drawn over its image. Real images are shown if their
 licence allows it: nuclei (CC0) and hippocampus (CC BY-SA), both from the bundle's test list; FOLDER contains

@@ -9,14 +9,14 @@ import numpy as np
 from ..errors import InputError
 from .grids import Grid
 
-__all__ = ["check_inside"]
+__all__ = ["check_centre"]
 
 
-def _shown(values: np.ndarray) -> str:
+def _format_point(values: np.ndarray) -> str:
     return f"({', '.join(f'{value:g}' for value in values)})"
 
 
-def check_inside(item: dict[str, Any], centre: Any, grid: Grid | None) -> list[InputError]:
+def check_centre(item: dict[str, Any], centre: Any, grid: Grid | None) -> list[InputError]:
     """What is wrong with the position of an object; nothing where it lies in its image.
 
     Args:
@@ -26,9 +26,9 @@ def check_inside(item: dict[str, Any], centre: Any, grid: Grid | None) -> list[I
         grid: grid of the image; None if it could not be read, so that only the form is checked.
 
     Example:
-        >>> check_inside({"image": "a.png"}, [3, 4.5], Grid((10, 10)))
+        >>> check_centre({"image": "a.png"}, [3, 4.5], Grid((10, 10)))
         []
-        >>> print(*check_inside({"image": "a.png"}, [12, 4.5], Grid((10, 8))))
+        >>> print(*check_centre({"image": "a.png"}, [12, 4.5], Grid((10, 8))))
         a.png: its centre (12, 4.5) lies outside the image of 10 x 8; expected (0, 0) to (9, 7); correct it in \
 dataset.json or in the table that it is from
     """
@@ -47,7 +47,7 @@ dataset.json or in the table that it is from
     last = np.array(grid.shape) - 1
     if ((voxel >= -0.5) & (voxel <= last + 0.5)).all():
         return []
-    at = "" if grid.affine is None else f", voxel {_shown(voxel.round(1))},"
-    found = f"its centre {_shown(point)}{at} lies outside the image of {grid}"
+    at = "" if grid.affine is None else f", voxel {_format_point(voxel.round(1))},"
+    found = f"its centre {_format_point(point)}{at} lies outside the image of {grid}"
     unit = "" if grid.affine is None else "voxels "
-    return [InputError(name, found, f"{unit}{_shown(0 * last)} to {_shown(last)}", remedy)]
+    return [InputError(name, found, f"{unit}{_format_point(0 * last)} to {_format_point(last)}", remedy)]

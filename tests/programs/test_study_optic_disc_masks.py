@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.special import stdtr
 
-PATH = Path(__file__).resolve().parents[2] / "studies/optic_disc.py"
+PATH = Path(__file__).resolve().parents[2] / "studies/optic_disc_masks.py"
 SPEC = importlib.util.spec_from_file_location("optic_evidence", PATH)
 evidence = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(evidence)
@@ -50,7 +50,7 @@ def test_paired_t_test_and_effect_size():
 
 def test_table_and_figure(tmp_path):
     rows = rows_of_two_folds()
-    text = evidence.table(rows).splitlines()
+    text = evidence.table_of_arms(rows).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text]
     assert cells[2][:7] == ["5 %", "5", "325", "4", "0.750 ± 0.129", "0.500 ± 0.000", "0.600 / 0.500"]
     # distances of fold0: 1 and 2 px; the mean of half their squares is (0.5 + 2) / 2

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundlekit.inputs.centres import check_centre
 from bundlekit.inputs.checks import RunChecks
 from bundlekit.inputs.grids import Grid
-from bundlekit.inputs.points import check_inside
 
 ITEM = {"image": "a.png"}
 
 
 @pytest.mark.parametrize("centre", [(0, 0), (-0.5, 7.5), (9.4, 3)])
 def test_inside(centre):
-    assert check_inside(ITEM, centre, Grid((10, 8))) == []
+    assert check_centre(ITEM, centre, Grid((10, 8))) == []
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_inside(centre):
     ],
 )
 def test_outside_or_no_position(centre, words):
-    (error,) = check_inside(ITEM, centre, Grid((10, 8)))
+    (error,) = check_centre(ITEM, centre, Grid((10, 8)))
     assert str(error).startswith("a.png: ")
     with pytest.raises(ValueError, match=words):
         raise error
@@ -41,8 +41,8 @@ def test_outside_or_no_position(centre, words):
 
 def test_millimetres_of_a_volume():
     grid = Grid((10, 10, 10), np.array([[-2.0, 0, 0, 9], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
-    assert check_inside(ITEM, (-9, 5, 5), grid) == []  # voxel 9
-    (error,) = check_inside(ITEM, (12, 5, 5), grid)
+    assert check_centre(ITEM, (-9, 5, 5), grid) == []  # voxel 9
+    (error,) = check_centre(ITEM, (12, 5, 5), grid)
     assert "voxel (-1.5, 5, 5), lies outside the image of 10 x 10 x 10" in str(error)
 
 
