@@ -1,4 +1,4 @@
-"""What is particular to the EM bundle: the layout of the challenge's files, and the choice of the closing."""
+"""What is particular to the EM bundle: the layout of the challenge's files."""
 
 from __future__ import annotations
 
