@@ -234,7 +234,7 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
     def converted_mask(file: Path) -> nibabel.Nifti1Image:
         path = image_of[file]
         image = load(path)
-        turned(path, image)  # where that cannot be, it is told of the image
+        turned(path, image)  # an error here is reported for the image
         return turned(file, load_mask(file, image, with_affine=not kaggle))
 
     errors = name_faults(whole, single) + file_faults(cases, output)
