@@ -191,7 +191,7 @@ def table_of_fields(source: Path, data: Path, run: Path, overlays: list[str]) ->
     return markdown_table(columns, rows)
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="what the bundle's prepare_data.py reads")
     parser.add_argument("--output", type=Path, required=True, help="folder of data and runs")
@@ -206,7 +206,11 @@ def main() -> None:
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: the bundle's")
     parser.add_argument("--options", type=read_options, default={}, help='keys of each run, {"crop_size": [128, 128]}')
     parser.add_argument("--mosaics", nargs=2, metavar=("VARIANT", "SEED"), help="compare whole fields with their tiles")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     output, source = args.output.resolve(), args.source.resolve()
     args.options = {**args.options, "amp": args.amp}
     claim(output, args.options)

@@ -69,11 +69,16 @@ def check_header(path: str | os.PathLike) -> None:
         found = "its header holds no orientation (qform_code and sform_code are 0)"
         raise InputError(path, found, "one of them above 0", f"{_CONVERT}, or set its sform where you know it")
     _check_finite(path, affine)
+    _check_one_place(path, image, affine, sizes_mm)
+
+
+def _check_one_place(path: str | os.PathLike, image: Any, affine: np.ndarray, sizes_mm: np.ndarray) -> None:
+    """Make sure that MONAI, which corrects some headers, puts the voxels where the header says."""
     shape = (*image.shape, 1, 1)[:3]
     said, taken = Grid(shape, affine), Grid(shape, correct_nifti_header_if_necessary(image).affine)
     distance_mm = said.distance_mm(taken)
     if not distance_mm <= _TOLERANCE_VOXELS * said.spacing_mm.min():
-        sform_mm, pixdim_mm = format_lengths(said.spacing_mm.tolist()), format_lengths(sizes_mm)
+        sform_mm, pixdim_mm = format_lengths(said.spacing_mm.tolist()), format_lengths(sizes_mm.tolist())
         found = f"its sform has voxels of {sform_mm} mm and its pixdim of {pixdim_mm} mm"
         found += f", and what follows from them lies up to {distance_mm:.3g} mm apart"
         remedy = (
