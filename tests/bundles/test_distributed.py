@@ -17,24 +17,41 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import convert_to_tensor
 
 from bundlekit.phantoms import make_dataset
+from tests import commands
 
 PROCESS = Path(__file__).with_name("training_process.py")
 BASES = ("train", "fit_demo")
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def start(bundle: Path, folder: Path, names: tuple[str, ...], options: dict[str, Any], **settings: Any) -> None:
+def fork(both: bool, folder: Path) -> None:
+    """One process, or two as torchrun starts them."""
+    words = (PROCESS, "settings.json")
+    processes = commands.start_ranks(2, *words, cwd=folder) if both else [commands.start(*words, cwd=folder)]
+    for process in processes:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out[-2000:] + err[-4000:]
+
+
+def torchrun(both: bool, folder: Path) -> None:
+    """Two true starts."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join([str(PROCESS.parents[2]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, *LAUNCH, str(PROCESS), "settings.json"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert both and done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def start(
+    bundle: Path, folder: Path, names: tuple[str, ...], options: dict[str, Any], launch=fork, **settings: Any
+) -> None:
     """One process, or two where multi_gpu_train is among the names, to their end."""
     folder.mkdir(parents=True, exist_ok=True)
     places = {"bundle_root": str(bundle), "output_dir": str(folder / "run"), "ckpt_path": str(folder / "run/model.pt")}
     configs = [str(bundle / f"configs/{name}.json") for name in names]
     options = {**places, **({} if "multi_gpu_train" in names else {"device": "cpu"}), **options}
     (folder / "settings.json").write_text(json.dumps({"configs": configs, "options": options, **settings}))
-    command = [sys.executable, *(LAUNCH if "multi_gpu_train" in names else []), str(PROCESS), "settings.json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = os.pathsep.join([str(PROCESS.parents[2]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    launch("multi_gpu_train" in names, folder)
 
 
 def save_items(bundle: Path, folder: Path, options: dict[str, Any], count: int) -> dict[str, Any]:
@@ -110,7 +127,7 @@ def test_one_bundle_in_two_processes(tmp_path):
     make_dataset(bundle.name, tmp_path / "data", training=4, validation=3, test=0, size=64)
     writes.mkdir()
     options = {"dataset_dir": str(tmp_path / "data"), "max_epochs": 2, "val_interval": 1}
-    start(bundle, tmp_path, (*BASES, "multi_gpu_train"), options, writes=str(writes))
+    start(bundle, tmp_path, (*BASES, "multi_gpu_train"), options, writes=str(writes), launch=torchrun)
     assert_saved_once(writes)
     state = torch.load(tmp_path / "run/state.pt", weights_only=True)
     scores = evaluate(bundle, tmp_path, options)

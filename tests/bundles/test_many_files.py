@@ -44,9 +44,9 @@ def command(images: Path, output: Path, **overrides: object) -> list[str]:
     ]
 
 
-def start(images: Path, output: Path, count: int) -> list[commands.Command]:
-    """The processes that torchrun starts."""
-    return commands.start_ranks(count, *command(images, output), cwd=BUNDLE)
+def start(images: Path, output: Path) -> list[commands.Command]:
+    """Two processes, as torchrun starts them."""
+    return commands.start_ranks(2, *command(images, output), cwd=BUNDLE)
 
 
 def torchrun(images: Path, output: Path, *launch: str, **overrides: object) -> subprocess.Popen[str]:
@@ -97,13 +97,13 @@ def masks(output: Path) -> dict[str, np.ndarray]:
 
 
 def test_one_of_two_processes_is_killed_and_the_run_started_again(images, tmp_path):
-    summary, left_out = end(start(images, tmp_path / "serial", 1), failed=True)
+    summary, left_out = end([commands.start(*command(images, tmp_path / "serial"), cwd=BUNDLE)], failed=True)
     assert summary == f"{NUM_IMAGES} segmented, 1 left out: {tmp_path}/serial" and len(left_out) == 2
     wanted = masks(tmp_path / "serial")
     assert len(wanted) == NUM_IMAGES
 
     output = tmp_path / "out"
-    ranks = start(images, output, 2)
+    ranks = start(images, output)
     wait_for(lambda: min(len(finished(output)), len(list(output.glob(".finished-*.jsonl"))) * 10) >= 20, ranks[0])
     for rank in reversed(ranks):  # the first one is ended by torchrun
         rank.send_signal(signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_one_of_two_processes_is_killed_and_the_run_started_again(images, tmp_pa
     for name in (f"{half}_seg.png", f".part.{half}_seg.png"):  # as a kill may leave them, of other writers and of ours
         (output / name).write_bytes((tmp_path / f"serial/{half}_seg.png").read_bytes()[:60])
 
-    summary, left_out = end(start(images, output, 2), failed=True)
+    summary, left_out = end(start(images, output), failed=True)
     rest = NUM_IMAGES - len(done)
     earlier = f"{len(done)} finished before (--resume false segments them again)"
     assert summary == f"{rest} segmented, {earlier}, 1 left out: {output}"
@@ -130,7 +130,7 @@ def test_one_of_two_processes_is_killed_and_the_run_started_again(images, tmp_pa
         (tmp_path / "good").mkdir(exist_ok=True)
         if path.stem != "broken":
             (tmp_path / "good" / path.name).hardlink_to(path)
-    summary, left_out = end(start(tmp_path / "good", tmp_path / "whole", 2), failed=False)
+    summary, left_out = end(start(tmp_path / "good", tmp_path / "whole"), failed=False)
     assert summary == f"{NUM_IMAGES} segmented, 0 left out: {tmp_path}/whole" and left_out == []
     assert len(list((tmp_path / "whole").iterdir())) == NUM_IMAGES  # and no record
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bundlekit.phantoms import make_dataset
+from tests import commands
 
 TRACKERS = ("track_tensorboard", "track_mlflow")
 EPOCHS = 2
@@ -169,20 +167,13 @@ def test_evaluation_and_inference_are_tracked(nuclei, tmp_path):
 def test_the_first_of_two_processes_tracks_alone(bundle, small, tmp_path):
     make_dataset(bundle.name, tmp_path / "data", training=4, validation=2, test=0, size=small.size)
     configs = [f"configs/{name}.json" for name in ("train", "fit_demo", "multi_gpu_train", *TRACKERS)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     places = {"dataset_dir": tmp_path / "data", "output_dir": tmp_path / "run", "ckpt_path": tmp_path / "model.pt"}
     overrides = {**places, **small.train, "max_epochs": EPOCHS, "val_interval": 1, "tracking": "mlflow"}
     options = [text for key, value in overrides.items() for text in (f"--{key}", str(value))]
-    result = subprocess.run(
-        [*launch, "-m", "monai.bundle", "run", "--config_file", str(configs), *options],
-        cwd=bundle,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    assert [result.stderr.count(f"epoch {i} of {EPOCHS}: loss") for i in range(1, EPOCHS + 1)] == [1] * EPOCHS
+    ranks = commands.start_ranks(2, "-m", "monai.bundle", "run", "--config_file", configs, *options, cwd=bundle)
+    errors = [rank.communicate(timeout=600)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    assert ["".join(errors).count(f"epoch {i} of {EPOCHS}: loss") for i in range(1, EPOCHS + 1)] == [1] * EPOCHS
     history = json.loads((tmp_path / "run/history.json").read_text())
     client, [run] = read_runs(tmp_path)
     for name, values in history["metrics"].items():

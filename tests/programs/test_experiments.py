@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,8 @@ def test_overlays_go_over_the_config(bundle, capfd):
     assert f"$ cd {os.path.relpath(bundle)} && {shown}" in capfd.readouterr().out
 
 
-def test_commands_run_in_the_folder(tmp_path):
+def test_commands_run_in_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.commands.subprocess", subprocess)  # a true start
     call(tmp_path, "-c", "open('made', 'w')")
     assert (tmp_path / "made").exists()
 
