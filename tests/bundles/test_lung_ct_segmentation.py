@@ -240,7 +240,9 @@ def with_density(chest: Phantom, mean_hu: float) -> np.ndarray:
     return np.where(air, chest.image + np.int16(mean_hu - chest.image[air].mean()), chest.image).clip(-1024)
 
 
-@pytest.mark.parametrize("mean_hu", [-940, -830, -660])
+@pytest.mark.parametrize(
+    "mean_hu", [-940, pytest.param(-830, marks=pytest.mark.slow), pytest.param(-660, marks=pytest.mark.slow)]
+)
 def test_lungs_of_any_density_have_their_volume(chest, tmp_path, mean_hu):
     """From emphysema to a lung breathed out; vessels, nodule and noise stay."""
     save(as_image(chest, with_density(chest, mean_hu)), tmp_path / "in", "a")
@@ -249,7 +251,7 @@ def test_lungs_of_any_density_have_their_volume(chest, tmp_path, mean_hu):
         assert done.volumes["a"][name]["volume_ml"] == pytest.approx(chest.truth[f"{name}_ml"], rel=0.02)
 
 
-@pytest.mark.parametrize(("stature", "spacing_mm"), [(0.35, 1.2), (0.6, 2.0)])
+@pytest.mark.parametrize(("stature", "spacing_mm"), [pytest.param(0.35, 1.2, marks=pytest.mark.slow), (0.6, 2.0)])
 def test_chests_of_children(tmp_path, stature, spacing_mm):
     """In a field as small as a child needs, with the pixels of this, and an infant with the spacing for infants."""
     phantom = thorax(np.random.default_rng([101, round(100 * stature)]), round(SIZE / stature), stature=stature)
@@ -264,7 +266,7 @@ def test_chests_of_children(tmp_path, stature, spacing_mm):
         assert done.volumes["a"][name]["volume_ml"] == pytest.approx(phantom.truth[f"{name}_ml"], rel=0.02)
 
 
-@pytest.mark.parametrize(("mean_hu", "rel"), [(-910, 0.04), (-830, 0.02)])
+@pytest.mark.parametrize(("mean_hu", "rel"), [(-910, 0.04), pytest.param(-830, 0.02, marks=pytest.mark.slow)])
 def test_padding_that_cuts_into_the_lungs(chest, tmp_path, mean_hu, rel):
     """A circle that is too narrow: of the lungs what lies within it is found, and nothing beyond."""
     x, y = np.ogrid[:SIZE, :SIZE]
