@@ -12,7 +12,9 @@ process, for scripts that keep nothing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import json
 import multiprocessing
 import os
 import runpy
@@ -49,12 +51,21 @@ PRELOAD = [
     "torch.utils.tensorboard",
     "unet_ode.nets",
 ]
-ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOAD)
 
 
-def _become(words: Sequence[str], cwd: str, environment: Mapping[str, str], output: tuple[str, str]) -> None:
+@functools.cache
+def _import_path() -> list[str]:
+    """Where a true start looks for modules, without the first folder; pytest adds others."""
+    program = "import json, sys; print(json.dumps(sys.path[1:]))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def _become(
+    words: Sequence[str], cwd: str, environment: Mapping[str, str], output: tuple[str, str], import_path: Sequence[str]
+) -> None:
     """Do in this process what ``python WORDS`` does in a new one; the rest of its life."""
     os.setsid()
     for number, path in enumerate(output, start=1):
@@ -65,7 +76,7 @@ def _become(words: Sequence[str], cwd: str, environment: Mapping[str, str], outp
     os.environ.clear()
     os.environ.update(environment)
     added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [*added, *(path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests")))]
+    sys.path[:] = [*added, *(path for path in import_path if path not in added)]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if words[0] == "-c":
@@ -94,7 +105,8 @@ class Command:
         for file in self.files:
             file.touch()
         environment = dict(os.environ if env is None else env)
-        arguments = ([str(word) for word in words], str(cwd), environment, tuple(map(str, self.files)))
+        output = tuple(map(str, self.files))
+        arguments = ([str(word) for word in words], str(cwd), environment, output, _import_path())
         self.process = CONTEXT.Process(target=_become, args=arguments)
         self.process.start()
 
