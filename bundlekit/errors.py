@@ -14,8 +14,8 @@ class InputError(ValueError):
     Args:
         file: the file or folder at fault.
         found: what is there instead of what was expected.
-        expected: what would have been right.
-        remedy: what to do about it.
+        expected: what is accepted there.
+        remedy: how to correct it.
 
     Example:
         >>> print(InputError("a.png", "is empty", "an image", "copy it again"))
@@ -30,8 +30,8 @@ class InputNote(InputError):
     """An input that a run can use and that may still be a mistake, in the same form.
 
     Example:
-        >>> print(InputNote("label.nii", "holds background alone", "labels", "draw them"))
-        label.nii: holds background alone; expected labels; draw them
+        >>> print(InputNote("label.nii", "has only background", "labels", "draw them"))
+        label.nii: has only background; expected labels; draw them
     """
 
 

@@ -33,7 +33,7 @@ _LONGEST = timedelta(days=30)  # that processes wait for each other at the end: 
 def _read_number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise InputError(f"environment variable {name}", f"is {text!r}", "a whole number from 0 up", "correct it")
+        raise InputError(f"environment variable {name}", f"is {text!r}", "a non-negative integer", "correct it")
     return int(text)
 
 
@@ -59,7 +59,7 @@ def rank_and_world_size() -> tuple[int, int]:
     number, count = _read_number("RANK", 0), _read_number("WORLD_SIZE", 1)
     if number >= count:
         expected = f"RANK from 0 to {count - 1} with WORLD_SIZE {count}"
-        raise InputError("environment variable RANK", f"is {number}", expected, "set both, or none")
+        raise InputError("environment variable RANK", f"is {number}", expected, "set both or neither")
     return number, count
 
 

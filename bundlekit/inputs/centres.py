@@ -30,10 +30,10 @@ def check_centre(item: dict[str, Any], centre: Any, grid: Grid | None) -> list[I
         []
         >>> print(*check_centre({"image": "a.png"}, [12, 4.5], Grid((10, 8))))
         a.png: its centre (12, 4.5) lies outside the image of 10 x 8; expected (0, 0) to (9, 7); correct it in \
-dataset.json or in the table that it is from
+dataset.json or in the table of centres
     """
     name = item.get("image", f"entry {item}")
-    remedy = "correct it in dataset.json or in the table that it is from"
+    remedy = "correct it in dataset.json or in the table of centres"
     try:
         point = np.array(centre, float)
     except (TypeError, ValueError):

@@ -133,7 +133,7 @@ class RunChecks:
             dataset_dir: folder with images/, labels/ and dataset.json.
             name: "training", "validation" or "test".
             keys: what each entry must have: "image", and "label" or "centre", a position in the image.
-            optional: what it may have besides.
+            optional: further keys that it may have.
         """
         source = f"{Path(str(dataset_dir), 'dataset.json')}, list {name!r}"
         items = self._found(lambda: read_section(dataset_dir, name, (*keys, *optional)))

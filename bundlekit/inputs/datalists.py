@@ -38,14 +38,14 @@ def _read_lists(path: Path) -> dict[str, Any]:
 def _fault(content: dict[str, Any], name: str) -> str | None:
     if name not in content:
         there = ", ".join(repr(key) for key, value in content.items() if isinstance(value, list)) or "none"
-        return f"has no list {name!r} (lists there: {there})"
+        return f"has no list {name!r} (its lists: {there})"
     entries = content[name]
     if not isinstance(entries, list) or not entries:
-        return f"its list {name!r} is empty" if entries == [] else f"its {name!r} is no list"
+        return f"its list {name!r} is empty" if entries == [] else f"its entry {name!r} is not a list"
     plain_paths = name == "test" and all(isinstance(entry, str) for entry in entries)
     if plain_paths or all(isinstance(entry, dict) for entry in entries):
         return None
-    return f"its list {name!r} holds entries that are no objects"
+    return f"its list {name!r} has entries that are not JSON objects"
 
 
 def read_section(
@@ -175,8 +175,8 @@ def find_output_collisions(
     Example:
         >>> [error] = find_output_collisions([{"image": "x/a.png"}, {"image": "x/b.png"}, {"image": "y/a.nii.gz"}])
         >>> print(error)
-        y/a.nii.gz: has the same output name as x/a.png; expected names that differ before their ending; rename one of \
-them, or run the two one after the other with different --output_dir
+        y/a.nii.gz: has the same output name as x/a.png; expected names that differ in more than their extension; \
+rename one of them, or segment them in two runs with different --output_dir
     """
     first: dict[str, str] = {}
     errors = []
@@ -185,8 +185,8 @@ them, or run the two one after the other with different --output_dir
         earlier = first.setdefault(name_of(path), path)
         if earlier is not path:
             found = f"has the same output name as {earlier}"
-            remedy = "rename one of them, or run the two one after the other with different --output_dir"
-            errors.append(InputError(path, found, "names that differ before their ending", remedy))
+            remedy = "rename one of them, or segment them in two runs with different --output_dir"
+            errors.append(InputError(path, found, "names that differ in more than their extension", remedy))
     return errors
 
 

@@ -116,7 +116,7 @@ def check_series(path: str | os.PathLike) -> None:
     except RuntimeError as error:  # ITK has no exception of its own in Python
         reason = str(error).strip().splitlines()[-1]
         remedy = "copy the series again"
-        raise InputError(path, f"cannot be read by ITK ({reason})", "whole DICOM files", remedy) from error
+        raise InputError(path, f"cannot be read by ITK ({reason})", "complete DICOM files", remedy) from error
     if len(series) != 1:
         remedy = "put each series into a folder of its own"
         raise InputError(path, f"holds {len(series)} DICOM series", "one", remedy)
@@ -125,12 +125,12 @@ def check_series(path: str | os.PathLike) -> None:
     lengths_mm = np.linalg.norm(steps_mm, axis=1)
     most_mm = _MAX_UNEVENNESS * np.median(lengths_mm)
     if np.ptp(lengths_mm) > most_mm:
-        found = f"its slices lie {lengths_mm.min():.3g} to {lengths_mm.max():.3g} mm apart"
-        raise InputError(path, found, "even steps", "copy the slices that are missing, or resample the series")
+        found = f"its slices are {lengths_mm.min():.3g} to {lengths_mm.max():.3g} mm apart"
+        raise InputError(path, found, "equal distances", "copy the missing slices, or resample the series")
     aside_mm = np.linalg.norm(steps_mm - steps_mm.mean(axis=0), axis=1).max()
     if aside_mm > most_mm:
-        found = f"its slices are not on one line (a step leads {aside_mm:.3g} mm aside)"
-        raise InputError(path, found, "steps in one direction", "resample the series")
+        found = f"its slices are not on one line (one is offset by {aside_mm:.3g} mm)"
+        raise InputError(path, found, "slices along one line", "resample the series")
 
 
 def check_stack(path: str | os.PathLike, affine: np.ndarray) -> None:
@@ -149,7 +149,6 @@ def check_stack(path: str | os.PathLike, affine: np.ndarray) -> None:
     steps_mm = _steps_mm(*_find_series(str(path))) * [-1, -1, 1]
     drift_mm = np.linalg.norm(steps_mm.sum(axis=0) - len(steps_mm) * affine[:3, 2]) if len(steps_mm) else 0.0
     if drift_mm > _MAX_DRIFT_MM:
-        found = (
-            f"its slices are stacked aslant, as from a tilted gantry (by {drift_mm:.3g} mm from the first to the last)"
-        )
-        raise InputError(path, found, "slices straight above each other", "resample it, as dcm2niix does")
+        found = f"its slices are sheared (gantry tilt?): offset by {drift_mm:.3g} mm from the first to the last"
+        remedy = "convert it with dcm2niix, which corrects the tilt"
+        raise InputError(path, found, "slices stacked along their normal", remedy)

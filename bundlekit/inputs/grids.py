@@ -77,8 +77,8 @@ def check_same_grid(
         >>> near, far = (Grid((3, 3, 3), np.diag([x, 1, 1, 1])) for x in (1.0, 1.5))
         >>> check_same_grid("label.nii", far, "image.nii", near, False, "resample it")
         Traceback (most recent call last):
-        bundlekit.errors.InputError: label.nii: its voxels lie up to 1 mm from those of image.nii; expected the same \
-affine; resample it
+        bundlekit.errors.InputError: label.nii: its voxels are up to 1 mm away from the voxels of image.nii; \
+expected the same affine; resample it
     """
     if grid.shape != reference_grid.shape:
         raise InputError(path, f"is {grid}", f"{reference_grid} as {reference}", remedy)
@@ -87,5 +87,5 @@ affine; resample it
     distance_mm = grid.distance_mm(reference_grid)
     same = np.allclose(reference_grid.affine, grid.affine)  # with the tolerance of MONAI's readers
     if not same and (exact or distance_mm > _TOLERANCE_VOXELS * reference_grid.spacing_mm.min()):
-        found = f"its voxels lie up to {distance_mm:.3g} mm from those of {reference}"
+        found = f"its voxels are up to {distance_mm:.3g} mm away from the voxels of {reference}"
         raise InputError(path, found, "the same affine", remedy)

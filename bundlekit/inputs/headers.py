@@ -23,7 +23,7 @@ _MOST_RESAMPLED = 512  # an edge; volumes of the head at 1 mm have half of that
 _FEWEST_RESAMPLED = 4  # along an axis; what is left of a volume whose header has metres for millimetres is one
 _TOLERANCE_VOXELS = 0.05  # headers store rounded numbers; a twentieth of a voxel moves no label
 _MIN_VOLUME_RATIO = 1e-3  # of the box that three directions span to a cuboid with those edges
-_CONVERT = "convert it anew from the scanner's files"
+_CONVERT = "convert it again from the scanner's files"
 _CORRECT = f"correct its qform or sform, or {_CONVERT}"
 
 
@@ -57,17 +57,17 @@ def check_header(path: str | os.PathLike) -> None:
         sizes_mm = header["pixdim"][1:4]
         image: Any = nibabel.load(path)
         affine = np.array(image.affine, float)  # MONAI changes the image's own
-    except Exception:  # whatever it is, the reader of the image will tell
+    except Exception:  # the reader of the image reports it
         return
     if not (np.isfinite(sizes_mm) & (sizes_mm > 0)).all():
-        found = f"its header says that a voxel measures {format_lengths(sizes_mm)} mm"
-        raise InputError(path, found, "sizes above 0", f"correct its pixdim, or {_CONVERT}")
+        found = f"its header gives a voxel size of {format_lengths(sizes_mm)} mm"
+        raise InputError(path, found, "positive sizes", f"correct its pixdim, or {_CONVERT}")
     if not issubclass(kind, nibabel.Nifti1Header):
         remedy = "convert it with the bundle's scripts/prepare_data.py"
         raise InputError(path, "is an Analyze file, which holds no orientation", "a NIfTI file", remedy)
     if not (header["sform_code"] or header["qform_code"]):
         found = "its header holds no orientation (qform_code and sform_code are 0)"
-        raise InputError(path, found, "one of them above 0", f"{_CONVERT}, or set its sform where you know it")
+        raise InputError(path, found, "one of them above 0", f"{_CONVERT}, or set its sform if you know it")
     _check_finite(path, affine)
     _check_one_place(path, image, affine, sizes_mm)
 
@@ -79,17 +79,17 @@ def _check_one_place(path: str | os.PathLike, image: Any, affine: np.ndarray, si
     distance_mm = said.distance_mm(taken)
     if not distance_mm <= _TOLERANCE_VOXELS * said.spacing_mm.min():
         sform_mm, pixdim_mm = format_lengths(said.spacing_mm.tolist()), format_lengths(sizes_mm.tolist())
-        found = f"its sform has voxels of {sform_mm} mm and its pixdim of {pixdim_mm} mm"
-        found += f", and what follows from them lies up to {distance_mm:.3g} mm apart"
+        found = f"its sform has a voxel size of {sform_mm} mm and its pixdim of {pixdim_mm} mm"
+        found += f", so that the positions of voxels differ by up to {distance_mm:.3g} mm"
         remedy = (
-            "save it anew with the right one, in nibabel by image.set_qform(image.affine, 1) where that is the sform"
+            "save it with the correct size; if the sform is correct, by image.set_qform(image.affine, 1) in nibabel"
         )
-        raise InputError(path, found, "one place for each voxel", remedy)
+        raise InputError(path, found, "the same in both", remedy)
 
 
 def _check_finite(path: str | os.PathLike, affine: np.ndarray) -> None:
     if not np.isfinite(affine).all():
-        raise InputError(path, "its affine holds values that are not finite", "a matrix of finite numbers", _CORRECT)
+        raise InputError(path, "its affine has values that are not finite", "a matrix of finite numbers", _CORRECT)
 
 
 def check_affine(path: str | os.PathLike, affine: np.ndarray) -> None:
@@ -105,14 +105,14 @@ def check_affine(path: str | os.PathLike, affine: np.ndarray) -> None:
     Example:
         >>> check_affine("a.nii", np.diag([1.0, 0, 1, 1]))
         Traceback (most recent call last):
-        bundlekit.errors.InputError: a.nii: its affine gives voxels of 1 x 0 x 1 mm that span no volume; expected \
-three directions in space; correct its qform or sform, or convert it anew from the scanner's files
+        bundlekit.errors.InputError: a.nii: its affine, with a voxel size of 1 x 0 x 1 mm, is singular; expected three \
+linearly independent axes; correct its qform or sform, or convert it again from the scanner's files
     """
     _check_finite(path, affine)
     edges_mm = voxel_sizes(affine)
     if abs(np.linalg.det(affine[:3, :3])) <= _MIN_VOLUME_RATIO * edges_mm.prod():
-        found = f"its affine gives voxels of {format_lengths(edges_mm)} mm that span no volume"
-        raise InputError(path, found, "three directions in space", _CORRECT)
+        found = f"its affine, with a voxel size of {format_lengths(edges_mm)} mm, is singular"
+        raise InputError(path, found, "three linearly independent axes", _CORRECT)
 
 
 def check_resampled(path: str | os.PathLike, grid: Grid, spacing_mm: float | Sequence[float]) -> None:
@@ -134,8 +134,8 @@ def check_resampled(path: str | os.PathLike, grid: Grid, spacing_mm: float | Seq
     Example:
         >>> check_resampled("a.nii", Grid((36, 50, 36), np.diag([20.0, 20, 20, 1])), 1.0)
         Traceback (most recent call last):
-        bundlekit.errors.InputError: a.nii: its voxels of 20 x 20 x 20 mm become 720 x 1000 x 720 of 1 x 1 x 1 mm; \
-expected 512 x 512 x 512 at most; correct the size of its voxels, or pass a larger --spacing_mm
+        bundlekit.errors.InputError: a.nii: its voxels of 20 x 20 x 20 mm become 720 x 1000 x 720 voxels of 1 x 1 x 1 \
+mm; expected at most 512 x 512 x 512; correct its voxel size, or pass a larger --spacing_mm
         >>> check_resampled("a.nii", Grid((36, 50, 36), np.diag([20.0, 20, 20, 1])), (1.0, 1.0, 0))
     """
     edges_mm = np.broadcast_to(spacing_mm, 3)
@@ -146,10 +146,8 @@ expected 512 x 512 x 512 at most; correct the size of its voxels, or pass a larg
     too_large = size.prod() > max(_MOST_RESAMPLED**3, np.prod(grid.shape, dtype=float))
     if too_large or ((size < _FEWEST_RESAMPLED) & (np.array(grid.shape) >= _FEWEST_RESAMPLED)).any():
         now_mm, then_mm = format_lengths(grid.spacing_mm.tolist()), format_lengths(edges_mm.tolist())
-        found = f"its voxels of {now_mm} mm become {format_lengths(size.tolist())} of {then_mm} mm"
-        most, fewest = (
-            f"{format_lengths([_MOST_RESAMPLED] * 3)} at most",
-            f"{_FEWEST_RESAMPLED} along each axis at least",
-        )
-        remedy = f"correct the size of its voxels, or pass a {'larger' if too_large else 'smaller'} --spacing_mm"
+        found = f"its voxels of {now_mm} mm become {format_lengths(size.tolist())} voxels of {then_mm} mm"
+        most = f"at most {format_lengths([_MOST_RESAMPLED] * 3)}"
+        fewest = f"at least {_FEWEST_RESAMPLED} along each axis"
+        remedy = f"correct its voxel size, or pass a {'larger' if too_large else 'smaller'} --spacing_mm"
         raise InputError(path, found, most if too_large else fewest, remedy)

@@ -47,7 +47,7 @@ def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int, min_
         remedy = "save each slice as a file of its own" if spatial_dims == 2 else "join the slices to one volume"
         raise InputError(path, found, f"{spatial_dims} dimensions", remedy)
     if min(shape[1:]) < min_size:
-        remedy = "crop a larger region, or take it out"
+        remedy = "crop a larger region, or remove it"
         raise InputError(path, f"is {_size(shape[1:])}", f"at least {min_size} pixels a side", remedy)
 
 
@@ -66,7 +66,7 @@ def _read(path: str, spatial_dims: int, load: LoadImage, min_size: int) -> tuple
     except Exception as error:  # each reader has its own exceptions
         reason = textwrap.shorten((str(error).strip() or type(error).__name__).splitlines()[-1], 100)
         found = f"cannot be read as an image (truncated or not an image; the reader says: {reason})"
-        raise InputError(path, found, "a whole image file", "copy or export it again, or take it out") from error
+        raise InputError(path, found, "a complete image file", "copy or export it again, or remove it") from error
     array = image.numpy()
     _check_dimensions(path, array.shape, spatial_dims, min_size)
     affine = None
@@ -78,7 +78,7 @@ def _read(path: str, spatial_dims: int, load: LoadImage, min_size: int) -> tuple
     bad = ~np.isfinite(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
     if bad.any():
         found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
-        raise InputError(path, found, "finite numbers", "replace them, by 0 or the background's value for instance")
+        raise InputError(path, found, "finite numbers", "replace them, for example by 0")
     return array, Grid(array.shape[1:], affine), image.meta.get("mode", "")
 
 
@@ -122,10 +122,10 @@ def check_image(
             remedy = "save it as grey or RGB"
             raise InputError(part, "is a palette image: its pixels are indices of colours", "intensities", remedy)
         if spatial_dims == 3 and array.min() == array.max():
-            remedy = "export it again, or take it out"
-            raise InputError(part, f"holds nothing but {array.flat[0]:g}", "intensities that differ", remedy)
+            remedy = "export it again, or remove it"
+            raise InputError(part, f"has the value {array.flat[0]:g} everywhere", "different intensities", remedy)
         first = first or grid
-        check_same_grid(part, grid, paths[0], first, exact=True, remedy="resample it to that one's grid")
+        check_same_grid(part, grid, paths[0], first, exact=True, remedy="resample it to the same grid")
         examine(part, array)
         found += array.shape[0]
     if first is None or found not in allowed:
@@ -148,7 +148,7 @@ def check_label(
     Args:
         path: the file.
         spatial_dims: 2 or 3.
-        label_values: the class numbers that may occur; None allows every whole number from 0 up (ids of objects).
+        label_values: the class numbers that may occur; None allows every non-negative integer (ids of objects).
         load: as for :func:`check_image`.
         min_size: as for :func:`check_image`.
 
@@ -174,7 +174,7 @@ def check_label(
         values, counts = np.unique(array[bad], return_counts=True)
         shown = ", ".join(f"{value:g} ({count}x)" for value, count in zip(values[:4], counts, strict=False))
         more = f" and {len(values) - 4} others" if len(values) > 4 else ""
-        expected = "whole numbers from 0 up" if label_values is None else ", ".join(map(str, label_values))
+        expected = "non-negative integers" if label_values is None else ", ".join(map(str, label_values))
         found = f"holds other labels: {shown}{more}; {_count_and_first(bad)}"
         remedy = f"divide by 255 (a mask saved as 0/255), or {_PREPARE}" if values.tolist() == [255] else _PREPARE
         raise InputError(path, found, expected, remedy)
@@ -225,7 +225,7 @@ file
         paths = value if key == "image" and isinstance(value, list) and value else [value]
         try:
             if not all(isinstance(path, str) for path in paths):
-                remedy = "add it to dataset.json, or take the entry out"
+                remedy = "add it to dataset.json, or remove the entry"
                 raise InputError(f"entry {item}", f'has no path under "{key}"', f'"{key}": path', remedy)
             if key == "image":
                 grids[key] = check_image(value, spatial_dims, channels, load, min_size, note)
@@ -234,8 +234,8 @@ file
                 continue
             grids[key], has_objects = check_label(value, spatial_dims, label_values, load, min_size)
             if spatial_dims == 3 and not has_objects:
-                remedy = "leave it where that is right, else draw its labels or take the entry out"
-                errors.append(InputNote(value, "holds background alone", "a label somewhere", remedy))
+                remedy = "keep it if that is correct; otherwise draw its labels or remove the entry"
+                errors.append(InputNote(value, "has only background", "at least one label", remedy))
         except InputError as error:
             errors.append(error)
     if grids.keys() >= {"image", "label"}:

@@ -43,7 +43,7 @@ def is_on(value: bool | str) -> bool:
         (True, False, True)
     """
     if str(value).lower() not in _WORDS:
-        error = InputError("a switch", f"is {value!r}", "true or false", "correct the option")
+        error = InputError("an option", f"is {value!r}", "true or false", "correct it")
         raise SystemExit(f"error: {error}")
     return _WORDS[str(value).lower()]
 
@@ -81,7 +81,7 @@ def _seed(name: str, value: Any, _: bool) -> str | None:
 
 
 def _boolean(name: str, value: Any, _: bool) -> str | None:
-    return None if isinstance(value, bool) else "True or False, with a capital letter"
+    return None if isinstance(value, bool) else "True or False (capitalised)"
 
 
 def _switch(name: str, value: Any, _: bool) -> str | None:

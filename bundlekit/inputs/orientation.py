@@ -26,6 +26,8 @@ def require_upright(path: str | os.PathLike, orientation: int) -> None:
         >>> require_upright("a.jpg", 1)
     """
     if orientation not in (0, 1):  # 0 is none of the eight, and taken for "not known"
-        found = f"says that it is to be shown turned or mirrored (orientation {orientation}), which programs may ignore"
-        remedy = "turn its pixels, as `mogrify -auto-orient` of ImageMagick does"
+        found = (
+            f"has a tag that rotates or mirrors it (EXIF or TIFF orientation {orientation}), which programs may ignore"
+        )
+        remedy = "rotate its pixels, for example by mogrify -auto-orient (ImageMagick)"
         raise InputError(path, found, "an upright image (orientation 1)", remedy)

@@ -21,7 +21,7 @@ __all__ = ["PictureChecks", "PictureReader", "weigh_by_area"]
 
 _MAX_WEIGHT = 8.0  # of one image, however large it is
 _ENDINGS = ("png", "jpg", "jpeg", "bmp", "tif", "tiff")
-_SINGLE = "save the one to be used as a file of its own"
+_SINGLE = "save the image to be used as a separate file"
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "P": 1, "LA": 1, "PA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3, "CMYK": 4}
 """How many of an image's channels are no alpha, by Pillow's mode without what follows a semicolon."""
 _DECODED = (COMPRESSION.NONE, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
@@ -53,7 +53,7 @@ def _by_pillow(path: str) -> tuple[np.ndarray, str]:
         require_upright(path, image.getexif().get(ORIENTATION, 1))
         mode = image.mode.partition(";")[0]
         if mode not in _CHANNELS:
-            raise InputError(path, f"holds colours as {mode}", "grey values or RGB", "save it as grey or RGB")
+            raise InputError(path, f"has the colour mode {mode}", "grey values or RGB", "save it as grey or RGB")
         array = _by_itk(path) if _is_deep_png(path) else np.asarray(image)
     if array.ndim == 3:
         array = array[..., : 1 if array.shape[2] == 2 else _CHANNELS[mode]]
@@ -87,7 +87,7 @@ def _read_tiff(path: str) -> tuple[np.ndarray, str]:
     if page.dtype in (np.bool_, np.uint8) or (page.samplesperpixel == 1 and page.dtype == np.uint16):
         return _by_pillow(path)
     found = f"is a TIFF of {page.dtype} values, {page.photometric.name}, compressed by {page.compression.name}"
-    raise InputError(path, found, "a compression that can be read here", "save it without compression")
+    raise InputError(path, found, "a supported compression", "save it without compression")
 
 
 class PictureReader(ImageReader):

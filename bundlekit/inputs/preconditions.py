@@ -31,7 +31,7 @@ def lists_too_short(data: Sequence[Sequence[Any]]) -> list[InputError]:
     """Those that leave a process of a training by several without an image."""
     world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     found = [(f"data list {i} of {len(data)}", len(items)) for i, items in enumerate(data, 1) if 0 < len(items) < world]
-    expected, remedy = f"{world} at least, one for each process", "start fewer processes, or add images to the list"
+    expected, remedy = f"at least {world}, one for each process", "start fewer processes, or add images to the list"
     return [InputError(name, f"has {length} entries", expected, remedy) for name, length in found]
 
 
@@ -51,7 +51,7 @@ def check_device(device: str | torch.device, name: str = "device") -> None:
         torch.zeros(1, device=device).cpu()  # trying is the only sure test: a name may be known but its driver missing
     except Exception as error:  # each backend has its own exceptions
         found = f"cannot be used by torch on this machine ({describe(error)})"
-        expected, remedy = "a device that it has, such as cpu", f"pass --{name} cpu"
+        expected, remedy = "an available device, such as cpu", f"pass --{name} cpu"
         raise InputError(f"{name} {device}", found, expected, remedy) from error
 
 

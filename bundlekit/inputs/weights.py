@@ -75,5 +75,7 @@ def check_weights(ckpt_path: str | os.PathLike, network: nn.Module | None = None
         )
     if found:
         expected = f"the {len(own)} tensors of {type(network).__name__}"
-        remedy = "the weights are of another network or overlay: pass theirs with --ckpt_path, or the same overlays"
+        remedy = (
+            "pass weights of this network with --ckpt_path, or append the overlays that the weights were trained with"
+        )
         raise InputError(ckpt_path, "tensors do not match: " + ", ".join(found), expected, remedy)

@@ -231,7 +231,7 @@ def test_files_that_cannot_be_used_are_left_out_with_a_line_each(small, tmp_path
     assert found["plane"].startswith(f"has 2 spatial dimensions ({rows} x {columns}); expected 3 dimensions")
     assert found["times"].startswith(f"holds several volumes ({rows} x {columns} x {slices} x 2); expected one volume")
     assert found["nan"].startswith("has values that are NaN or infinite (")
-    assert found["spacing"].startswith("its header says that a voxel measures 6 x 0 x 7.42857 mm; expected sizes")
+    assert found["spacing"].startswith("its header gives a voxel size of 6 x 0 x 7.42857 mm; expected positive sizes")
 
 
 def with_density(chest: Phantom, mean_hu: float) -> np.ndarray:

@@ -219,7 +219,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
         in lines[0]
     )
     assert "is 6 x 6 x 5; expected 7 x 6 x 5 as its image; resample it" in lines[1]
-    assert "mm from those of its image; expected the same affine" in lines[2]
+    assert "mm away from the voxels of its image; expected the same affine" in lines[2]
     assert "has 4 dimensions" in lines[3] and "cannot be read (" in lines[4]
 
 

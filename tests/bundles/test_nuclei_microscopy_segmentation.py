@@ -105,7 +105,7 @@ def pictures_to_refuse(folder: Path) -> dict[str, str]:
         "cmyk.jpg": "number of channels is 4 (CMYK); expected 1 or 3; ",
         "pages.tif": f"holds several images (2 x {SHAPE[0]} x {SHAPE[1]}); expected one; ",
         "palette.png": "is a palette image: its pixels are indices of colours; expected intensities; ",
-        "turned.jpg": "says that it is to be shown turned or mirrored (orientation 6)",
+        "turned.jpg": "has a tag that rotates or mirrors it (EXIF or TIFF orientation 6)",
     }
 
 

@@ -143,7 +143,7 @@ def test_a_photograph_to_be_turned_is_left_out(tmp_path, capsys):
     Image.new("RGB", (90, 70)).save(tmp_path / "turned.jpg", exif=exif)
     with pytest.raises(SystemExit):
         run("inference", dataset_dir=tmp_path / "turned.jpg", output_dir=tmp_path / "out")
-    assert "turned.jpg: says that it is to be shown turned or mirrored (orientation 8)" in capsys.readouterr().err
+    assert "turned.jpg: has a tag that rotates or mirrors it (EXIF or TIFF orientation 8)" in capsys.readouterr().err
 
 
 @pytest.fixture

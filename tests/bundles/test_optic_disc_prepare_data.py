@@ -245,7 +245,7 @@ def test_a_photograph_to_be_turned_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "simple/images/s04.png").unlink()
     Image.fromarray(photograph(4)).save(tmp_path / "simple/images/s04.jpg", exif=exif)
     status, (error,) = run(monkeypatch, capsys, "--source", tmp_path / "simple", "--output", tmp_path / "data")
-    assert status == 1 and "s04.jpg: says that it is to be shown turned or mirrored (orientation 6)" in error
+    assert status == 1 and "s04.jpg: has a tag that rotates or mirrors it (EXIF or TIFF orientation 6)" in error
 
 
 @pytest.mark.parametrize("layout", ["drishti", "refuge"])

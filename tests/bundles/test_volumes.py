@@ -200,7 +200,7 @@ def test_a_volume_that_resampling_would_blow_up_is_left_out(brain, case, tmp_pat
     with pytest.raises(SystemExit):
         parser.get_parsed_content("checks").finish()
     [line] = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path}/in/big" in line and "expected 512 x 512 x 512 at most; correct the size of its voxels" in line
+    assert f"{tmp_path}/in/big" in line and "expected at most 512 x 512 x 512; correct its voxel size" in line
 
 
 def test_the_network_meets_windows_alone_however_large_the_volume(brain, case, tmp_path):

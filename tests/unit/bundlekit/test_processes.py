@@ -12,10 +12,14 @@ from tests.commands import start_ranks
 @pytest.mark.parametrize(
     ("rank", "size", "message"),
     [
-        ("2", "2", "environment variable RANK: is 2; expected RANK from 0 to 1 with WORLD_SIZE 2; set both, or none"),
-        ("1", None, "environment variable RANK: is 1; expected RANK from 0 to 0 with WORLD_SIZE 1; set both, or none"),
-        ("x", "2", "environment variable RANK: is 'x'; expected a whole number from 0 up; correct it"),
-        ("0", "-1", "environment variable WORLD_SIZE: is '-1'; expected a whole number from 0 up; correct it"),
+        ("2", "2", "environment variable RANK: is 2; expected RANK from 0 to 1 with WORLD_SIZE 2; set both or neither"),
+        (
+            "1",
+            None,
+            "environment variable RANK: is 1; expected RANK from 0 to 0 with WORLD_SIZE 1; set both or neither",
+        ),
+        ("x", "2", "environment variable RANK: is 'x'; expected a non-negative integer; correct it"),
+        ("0", "-1", "environment variable WORLD_SIZE: is '-1'; expected a non-negative integer; correct it"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(monkeypatch, rank, size, message):

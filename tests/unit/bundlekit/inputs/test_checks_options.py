@@ -55,13 +55,13 @@ def test_a_run_to_continue(stop, tmp_path):
 def test_a_device_that_torch_cannot_use(stop, device, reason):
     [line] = stop(lambda: RunChecks(2, 1, device=device).start(["item"]))
     assert line.startswith(f"error: device {device}: cannot be used by torch on this machine ({reason}")
-    assert line.endswith("; expected a device that it has, such as cpu; pass --device cpu")
+    assert line.endswith("; expected an available device, such as cpu; pass --device cpu")
 
 
 def test_the_device_of_volumes_is_tried_too(stop):
     [line] = stop(lambda: RunChecks(2, 1, device="cpu", volume_device="cuda:99").start(["item"]))
     assert line.startswith("error: volume_device cuda:99: cannot be used by torch on this machine (")
-    assert line.endswith("; expected a device that it has, such as cpu; pass --volume_device cpu")
+    assert line.endswith("; expected an available device, such as cpu; pass --volume_device cpu")
 
 
 def test_wrong_options_stop_the_run_together(stop):
@@ -110,6 +110,6 @@ def test_lists_shorter_than_there_are_processes(tmp_path):
     assert all(rank.returncode != 0 for rank in ranks)
     assert all("enough for two" in out and "enough for one" not in out for out, _ in outputs)
     assert (
-        "error: data list 2 of 2: has 1 entries; expected 2 at least, one for each process; start fewer processes, or "
+        "error: data list 2 of 2: has 1 entries; expected at least 2, one for each process; start fewer processes, or "
         "add images to the list" in outputs[0][1]
     )

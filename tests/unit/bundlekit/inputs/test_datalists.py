@@ -51,10 +51,10 @@ def test_several_files_of_an_image_and_a_test_list_of_paths(tmp_path):
             "is not valid JSON (Expecting value: line 1 column 15 (char 14)); expected a Decathlon data",
         ),
         ([1], "holds a JSON list; expected an object with named lists"),
-        ({"test": [], "name": "x"}, "has no list 'training' (lists there: 'test'); expected a list 'training' of"),
+        ({"test": [], "name": "x"}, "has no list 'training' (its lists: 'test'); expected a list 'training' of"),
         ({"training": []}, "its list 'training' is empty; expected a list 'training' of"),
-        ({"training": "a.png"}, "its 'training' is no list; expected"),
-        ({"training": ["a.png"]}, "its list 'training' holds entries that are no objects; expected"),
+        ({"training": "a.png"}, "its entry 'training' is not a list; expected"),
+        ({"training": ["a.png"]}, "its list 'training' has entries that are not JSON objects; expected"),
     ],
 )
 def test_a_list_that_cannot_be_read(tmp_path, content, found):

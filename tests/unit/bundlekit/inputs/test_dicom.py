@@ -68,8 +68,8 @@ def test_two_series_in_one_folder(write_series, hu, tmp_path):
 
 def test_a_missing_slice(write_series, hu, tmp_path):
     write_series(tmp_path / "s", hu, AFFINE, skip=(2,))
-    found = "its slices lie 5 to 10 mm apart; expected even steps; "
-    assert fault(tmp_path / "s") == found + "copy the slices that are missing, or resample the series"
+    found = "its slices are 5 to 10 mm apart; expected equal distances; "
+    assert fault(tmp_path / "s") == found + "copy the missing slices, or resample the series"
 
 
 def test_a_single_slice(write_series, hu, tmp_path):

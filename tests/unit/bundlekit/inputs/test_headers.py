@@ -51,8 +51,8 @@ def test_sizes_of_a_voxel_that_readers_mend_in_silence(tmp_path, ending, size):
     with opened(path, "wb") as file:
         file.write(bytes(content))
     assert fault(str(path)) == (
-        f"its header says that a voxel measures 1 x {size:g} x 1 mm; expected sizes above 0; correct its pixdim, or "
-        "convert it anew from the scanner's files"
+        f"its header gives a voxel size of 1 x {size:g} x 1 mm; expected positive sizes; correct its pixdim, or "
+        "convert it again from the scanner's files"
     )
 
 
@@ -83,7 +83,7 @@ def test_codes_that_say_nothing_of_the_orientation(tmp_path):
     path.write_bytes(content)
     assert fault(str(path)) == (
         "its header holds no orientation (qform_code and sform_code are 0); expected one of them above 0; convert it "
-        "anew from the scanner's files, or set its sform where you know it"
+        "again from the scanner's files, or set its sform if you know it"
     )
     content[CODES_BYTE : CODES_BYTE + 4] = struct.pack("<2h", 0, 1)
     path.write_bytes(content)
@@ -97,8 +97,8 @@ def test_an_affine_that_readers_replace_by_the_identity(tmp_path, value):
     content[SROW_BYTE + 4 : SROW_BYTE + 8] = struct.pack("<f", value)
     path.write_bytes(content)
     assert fault(str(path)) == (
-        "its affine holds values that are not finite; expected a matrix of finite numbers; correct its qform or sform, "
-        "or convert it anew from the scanner's files"
+        "its affine has values that are not finite; expected a matrix of finite numbers; correct its qform or sform, "
+        "or convert it again from the scanner's files"
     )
 
 
@@ -111,7 +111,7 @@ def test_a_qform_that_is_not_finite(tmp_path):
     content[CODES_BYTE : CODES_BYTE + 4] = struct.pack("<2h", 1, 0)
     content[QUATERN_B_BYTE : QUATERN_B_BYTE + 4] = struct.pack("<f", float("nan"))
     path.write_bytes(bytes(content))
-    assert fault(str(path)).startswith("its affine holds values that are not finite; expected a matrix of finite")
+    assert fault(str(path)).startswith("its affine has values that are not finite; expected a matrix of finite")
 
 
 def with_sform(path: Path, sform: np.ndarray, qform: np.ndarray, qform_code: int = 1) -> str:
@@ -128,9 +128,9 @@ def test_an_sform_that_monai_would_replace_by_the_qform(tmp_path, qform_code):
     path = with_sform(tmp_path / "a.nii", np.eye(4), np.diag([7.0, 7, 7, 1]), qform_code)
     # the last of 5 x 4 x 3 voxels lies 4, 3 and 2 times 6 mm from where the sform has it: 6 * 29 ** 0.5
     assert fault(path) == (
-        "its sform has voxels of 1 x 1 x 1 mm and its pixdim of 7 x 7 x 7 mm, and what follows from them lies up to "
-        "32.3 mm apart; expected one place for each voxel; save it anew with the right one, in nibabel by "
-        "image.set_qform(image.affine, 1) where that is the sform"
+        "its sform has a voxel size of 1 x 1 x 1 mm and its pixdim of 7 x 7 x 7 mm, so that the positions of voxels "
+        "differ by up to 32.3 mm; expected the same in both; save it with the correct size; if the sform is correct, "
+        "by image.set_qform(image.affine, 1) in nibabel"
     )
     image = nib.load(path)
     image.set_qform(image.affine, 1)  # the remedy
@@ -147,7 +147,9 @@ def test_two_forms_that_both_fit_may_differ_and_rounding_is_no_fault(tmp_path):
 
 def test_what_resampling_leaves_nothing_of_is_refused():
     metres = Grid((36, 50, 36), np.diag([0.001, 0.001, 0.001, 1]))
-    with pytest.raises(InputError, match=r"become 1 x 1 x 1 of 1 x 1 x 1 mm; expected 4 along each axis at least; "):
+    with pytest.raises(
+        InputError, match=r"become 1 x 1 x 1 voxels of 1 x 1 x 1 mm; expected at least 4 along each axis; "
+    ):
         check_resampled("a.nii", metres, 1.0)
     check_resampled("a.nii", Grid((36, 50, 3), np.diag([0.5, 0.5, 0.5, 1])), 1.0)  # 3 slices become 2
     check_resampled("a.nii", Grid((8, 8, 8), np.diag([0.5, 0.5, 0.5, 1])), 1.0)
@@ -158,7 +160,7 @@ def test_only_what_resampling_makes_too_large_is_refused():
     check_resampled("a.nii", Grid((600, 600, 600), np.eye(4)), 1)  # as large as it was
     check_resampled("a.nii", Grid((1000, 1000, 1000), np.diag([0.1, 0.1, 0.1, 1])), 1)
     for spacing_mm in (0.49, 0.01):
-        with pytest.raises(InputError, match=r"a.nii: its voxels of 1 x 1 x 1 mm become .* expected 512 x 512 x 512"):
+        with pytest.raises(InputError, match=r"its voxels of 1 x 1 x 1 mm become .* expected at most 512 x 512 x 512"):
             check_resampled("a.nii", Grid((256, 256, 256), np.eye(4)), spacing_mm)
 
 
@@ -178,7 +180,7 @@ def test_slices_that_keep_their_distance_are_not_resampled(axes, shape, edges_mm
     affine = np.eye(4)
     affine[:3, :3] = np.diag(edges_mm)[:, order]
     grid = Grid(tuple(np.array(shape)[order]), affine)
-    with pytest.raises(InputError, match="expected 512 x 512 x 512") if is_left_out else nullcontext():
+    with pytest.raises(InputError, match="expected at most 512 x 512 x 512") if is_left_out else nullcontext():
         check_resampled("a.nii", grid, spacing_mm)
 
 
@@ -197,7 +199,7 @@ def test_directions_that_span_no_volume(tmp_path):
     content[SROW_BYTE : SROW_BYTE + 48] = struct.pack("<12f", *flat[:3].ravel())
     content[PIXDIM_BYTE + 12 : PIXDIM_BYTE + 16] = struct.pack("<f", 0.9)  # else readers turn to the qform
     path.write_bytes(content)
-    assert "that span no volume; expected three directions in space" in fault(str(path))
+    assert "is singular; expected three linearly independent axes" in fault(str(path))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -206,7 +208,7 @@ def test_an_affine_that_is_not_finite(tmp_path, value):
     content = bytearray(path.read_bytes())
     content[SROW_BYTE + 12 : SROW_BYTE + 16] = struct.pack("<f", value)
     path.write_bytes(content)
-    assert fault(str(path)).startswith("its affine holds values that are not finite; expected a matrix of finite")
+    assert fault(str(path)).startswith("its affine has values that are not finite; expected a matrix of finite")
 
 
 def test_several_volumes_in_one_file(tmp_path):
@@ -220,7 +222,7 @@ def test_several_volumes_in_one_file(tmp_path):
 
 def test_a_volume_of_one_value(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((5, 4, 3), np.uint8), OBLIQUE), tmp_path / "a.nii")
-    line = "holds nothing but 0; expected intensities that differ; export it again, or take it out"
+    line = "has the value 0 everywhere; expected different intensities; export it again, or remove it"
     assert fault(str(tmp_path / "a.nii")) == line
 
 
@@ -239,8 +241,8 @@ def test_modalities_on_other_grids(tmp_path, shift_mm):
     with pytest.raises(InputError) as caught:
         check_image([first, second], 3, 2)
     assert str(caught.value) == (
-        f"{second}: its voxels lie up to {shift_mm:.3g} mm from those of {first}; expected the same affine; "
-        "resample it to that one's grid"
+        f"{second}: its voxels are up to {shift_mm:.3g} mm away from the voxels of {first}; expected the same affine; "
+        "resample it to the same grid"
     )
 
 
@@ -251,8 +253,8 @@ def test_a_label_on_another_grid(tmp_path, shift_mm, right):
     item = {"image": save(tmp_path / "a.nii", OBLIQUE), "label": save(tmp_path / "b.nii", moved)}
     problems = check_item(item, ("image", "label"), 3, 1, range(60))
     line = (
-        f"{item['label']}: its voxels lie up to 1 mm from those of its image {item['image']}; expected the same "
-        "affine; pair it with its own image"
+        f"{item['label']}: its voxels are up to 1 mm away from the voxels of its image {item['image']}; expected "
+        "the same affine; pair it with its own image"
     )
     assert [str(problem) for problem in problems] == ([] if right else [line])
 

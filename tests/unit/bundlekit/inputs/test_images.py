@@ -51,7 +51,7 @@ def test_a_file_that_no_reader_can_read(tmp_path, ending, damage):
     path.write_bytes(whole[: len(whole) * 3 // 4] if damage == "truncated" else b"<html>404: not found</html>\n" * 20)
     line = fault(check_image, str(path), dims, 1)
     assert line.startswith("cannot be read as an image (truncated or not an image; the reader says: ")
-    assert line.endswith("; expected a whole image file; copy or export it again, or take it out")
+    assert line.endswith("; expected a complete image file; copy or export it again, or remove it")
     assert len(line) < 300
 
 
@@ -78,7 +78,7 @@ def test_images_that_are_right(tmp_path, name, array, mode, channels):
 def test_a_side_of_one_pixel(tmp_path, name, shape):
     path = save(tmp_path / name, np.zeros(shape, np.uint8))
     size = " x ".join(map(str, shape))
-    line = f"is {size}; expected at least 2 pixels a side; crop a larger region, or take it out"
+    line = f"is {size}; expected at least 2 pixels a side; crop a larger region, or remove it"
     assert fault(check_image, path, len(shape), 1) == line
     assert fault(check_label, path, len(shape), [0]) == line
 
@@ -127,7 +127,7 @@ def test_values_that_are_not_finite(tmp_path, name, shape):
     bad, first = (2, "2, 3") if len(shape) == 2 else (6, "2, 3, 0")
     assert line == (
         f"has values that are NaN or infinite ({bad} of {array.size} values, first at index ({first})); expected "
-        "finite numbers; replace them, by 0 or the background's value for instance"
+        "finite numbers; replace them, for example by 0"
     )
 
 
@@ -135,7 +135,7 @@ def test_files_of_one_image_that_differ_in_size(tmp_path):
     first, second = save(tmp_path / "t1.nii", noise(5, 4, 3)), save(tmp_path / "t2.nii", noise(5, 4, 2))
     with pytest.raises(InputError) as caught:
         check_image([first, second], 3, 2)
-    assert str(caught.value) == f"{second}: is 5 x 4 x 2; expected 5 x 4 x 3 as {first}; resample it to that one's grid"
+    assert str(caught.value) == f"{second}: is 5 x 4 x 2; expected 5 x 4 x 3 as {first}; resample it to the same grid"
 
 
 def test_labels_that_are_right(tmp_path):
@@ -168,7 +168,7 @@ def test_labels_that_are_right(tmp_path):
         (
             {(1, 1): -1, (2, 1): 0.5},
             None,
-            "-1 (1x), 0.5 (1x); 2 of 24 values, first at index (1, 1); expected whole numbers from 0 up; " + PREPARE,
+            "-1 (1x), 0.5 (1x); 2 of 24 values, first at index (1, 1); expected non-negative integers; " + PREPARE,
         ),
     ],
 )
@@ -206,6 +206,5 @@ def test_a_label_of_another_size(tmp_path):
 def test_an_entry_without_a_label(item):
     *_, error = check_item(item, ("image", "label"), 2, 1, [0])
     assert str(error) == (
-        f'entry {item}: has no path under "label"; expected "label": path; '
-        "add it to dataset.json, or take the entry out"
+        f'entry {item}: has no path under "label"; expected "label": path; add it to dataset.json, or remove the entry'
     )

@@ -84,7 +84,7 @@ def test_an_empty_label_is_used_and_spoken_of(tmp_path, capsys):
     assert checks.section(tmp_path, "training") == [{"image": image, "label": str(tmp_path / "label.nii")}]
     checks.start([1])
     assert capsys.readouterr().err == (
-        f"note: {tmp_path}/label.nii: holds background alone; expected a label somewhere; leave it where that is "
-        "right, else draw its labels or take the entry out\n"
+        f"note: {tmp_path}/label.nii: has only background; expected at least one label; keep it if that is correct; "
+        "otherwise draw its labels or remove the entry\n"
     )
     checks.finish()

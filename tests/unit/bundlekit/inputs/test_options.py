@@ -35,7 +35,7 @@ WRONG = [
     ({"integer_from": 1}, [*NO_NUMBERS, 0, -1, 2.0, [1]], "a positive integer"),
     ({"integer_from": 0}, [*NO_NUMBERS, -1, 0.5], "an integer of at least 0"),
     ({"seed": True}, [*NO_NUMBERS, -1, 0.5, 2**32, "abc"], "an integer from 0 to 4294967295"),
-    ({"boolean": True}, ["true", "false", "no", 0, 1, None], "True or False, with a capital letter"),
+    ({"boolean": True}, ["true", "false", "no", 0, 1, None], "True or False (capitalised)"),
     ({"switch": True}, ["no", "", 0, 1, None], "true or false"),
 ]
 

@@ -142,9 +142,10 @@ def turned(number: int) -> Image.Exif:
     return exif
 
 
-UPRIGHT = "expected an upright image (orientation 1); turn its pixels, as `mogrify -auto-orient` of ImageMagick does"
-SHOWN = "says that it is to be shown turned or mirrored (orientation {}), which programs may ignore; " + UPRIGHT
-SEVERAL = "expected one; save the one to be used as a file of its own"
+TURN = "rotate its pixels, for example by mogrify -auto-orient (ImageMagick)"
+UPRIGHT = f"expected an upright image (orientation 1); {TURN}"
+SHOWN = "has a tag that rotates or mirrors it (EXIF or TIFF orientation {}), which programs may ignore; " + UPRIGHT
+SEVERAL = "expected one; save the image to be used as a separate file"
 CMYK = "number of channels is 4 (CMYK); expected 1 or 3; convert it, or use the bundle made for such images"
 PALETTE = "is a palette image: its pixels are indices of colours; expected intensities; save it as grey or RGB"
 REFUSED = {
@@ -168,11 +169,11 @@ REFUSED = {
         grey_tiff(np.dstack([GREY, GREY]), planarconfig="contig"),
         "number of channels is 2; expected 1 or 3; convert it, or use the bundle made for such images",
     ),
-    "lab.tif": (by_pillow(RGB, "LAB"), "holds colours as LAB; expected grey values or RGB; save it as grey or RGB"),
+    "lab.tif": (by_pillow(RGB, "LAB"), "has the colour mode LAB; expected grey values or RGB; save it as grey or RGB"),
     "signed, LZW.tif": (
         by_pillow(GREY.astype(np.int32), compression="tiff_lzw"),
-        "is a TIFF of int32 values, MINISBLACK, compressed by LZW; expected a compression that can be read here; "
-        "save it without compression",
+        "is a TIFF of int32 values, MINISBLACK, compressed by LZW; expected a supported compression; save it without "
+        "compression",
     ),
 }
 
@@ -191,7 +192,7 @@ def test_colours_of_16_bits_in_tiles_that_only_other_programs_can_decode(tmp_pat
     tifffile.imwrite(tmp_path / "a.tif", DEEP, photometric="rgb", tile=(32, 32))
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
         file.pages[0].tags["Compression"].overwrite(5)
-    with pytest.raises(InputError, match="is a TIFF of uint16 values, RGB, compressed by LZW; expected a compression"):
+    with pytest.raises(InputError, match="is a TIFF of uint16 values, RGB, compressed by LZW; expected a supported"):
         LOAD(tmp_path / "a.tif")
 
 

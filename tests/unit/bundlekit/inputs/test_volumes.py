@@ -60,8 +60,8 @@ def test_a_pipeline_that_stacks_slices_along_their_normal_refuses_them(write_ser
         check_image(str(tmp_path / "s"), 3, 1)
     aside_mm = 13 * STEP_MM * np.linalg.norm([np.sin(TILT), 1 - np.cos(TILT)])
     assert str(caught.value) == (
-        f"{tmp_path}/s: its slices are stacked aslant, as from a tilted gantry (by {aside_mm:.3g} mm from the first to "
-        "the last); expected slices straight above each other; resample it, as dcm2niix does"
+        f"{tmp_path}/s: its slices are sheared (gantry tilt?): offset by {aside_mm:.3g} mm from the first to the last; "
+        "expected slices stacked along their normal; convert it with dcm2niix, which corrects the tilt"
     )
 
 
@@ -79,9 +79,7 @@ def test_slices_on_no_line(write_series, hu, tmp_path):
     bent[:3, 2] = bent[:3, 2] * [1, 1, np.cos(0.3)] + [0, STEP_MM * np.sin(0.3), 0]
     bent[:3, 3] += 6 * (tilted(TILT) - bent)[:3, 2]
     write_series(tmp_path / "s", hu, bent, skip=tuple(range(7)))
-    with pytest.raises(
-        InputError, match=r"its slices are not on one line \(a step leads .* mm aside\); expected steps"
-    ):
+    with pytest.raises(InputError, match=r"its slices are not on one line \(one is offset by .* mm\); expected slices"):
         check_series(tmp_path / "s")
 
 

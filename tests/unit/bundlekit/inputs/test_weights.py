@@ -85,8 +85,8 @@ def test_weights_of_another_width(path):
     # 3 of the 4 tensors depend on the width: both of the first layer, and the second layer's weight
     assert message(path, network(4)) == (
         "tensors do not match: 3 of other shape (first 0.weight: (5, 1, 3, 3) in the file, (4, 1, 3, 3) in the "
-        "network); expected the 4 tensors of Sequential; the weights are of another network or overlay: pass theirs "
-        "with --ckpt_path, or the same overlays"
+        "network); expected the 4 tensors of Sequential; pass weights of this network with --ckpt_path, or append the "
+        "overlays that the weights were trained with"
     )
 
 
