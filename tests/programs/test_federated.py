@@ -19,8 +19,9 @@ SPEC = importlib.util.spec_from_file_location("federated", ROOT / "tools/federat
 federated = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(federated)
 
+NUCLEI = "nuclei_microscopy_segmentation"
 SMALL = {
-    "nuclei_microscopy_segmentation": (64, ["batch_size=2"]),
+    NUCLEI: (64, ["batch_size=2"]),
     "hippocampus_mri_segmentation": (32, ["patch_size=[16,16,16]", "crop_size=[24,24,24]", "crops_per_volume=1"]),
 }
 NUM_IMAGES = (2, 3)
@@ -45,7 +46,7 @@ def load(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("bundle", SMALL)
+@pytest.mark.parametrize("bundle", ["hippocampus_mri_segmentation", pytest.param(NUCLEI, marks=pytest.mark.slow)])
 def test_two_clients_average_two_rounds(bundle, tmp_path, monkeypatch):
     make_sites(bundle, tmp_path)
     seen: list[dict[str, Any]] = []

@@ -23,7 +23,9 @@ def small(monkeypatch):
     monkeypatch.setattr(limits, "FIELD", 72)
 
 
-@pytest.mark.parametrize("case", ["adults", "children", "infants_narrow_field", "coarse", "oblique"])
+@pytest.mark.parametrize(
+    "case", ["adults", "children", pytest.param("infants_narrow_field", marks=pytest.mark.slow), "coarse", "oblique"]
+)
 def test_dark_voxels_in_the_body_have_the_lungs_volume(case):
     """A threshold finds the lungs of these: whatever the grid, they are whole and where its affine says."""
     volume = limits.CASES[case](np.random.default_rng([7, 0]))

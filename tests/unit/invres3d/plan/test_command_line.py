@@ -37,7 +37,7 @@ def test_the_leanest_comes_first_and_equality_fits():
     assert len({len(line) for line in lines}) == 1
 
 
-@pytest.mark.parametrize("start", [16, 64])
+@pytest.mark.parametrize("start", [pytest.param(16, marks=pytest.mark.slow), 64])  # the command line starts below
 def test_largest_cube_fits_and_the_next_does_not(start):
     def at(side: int) -> Prediction:
         return predict(Training("UNet3D", "none", patch=(side,) * 3, in_channels=1, channels=(8, 16)))
