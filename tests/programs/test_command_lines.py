@@ -16,7 +16,7 @@ FILES = [path for folder in ("tools", "studies") for path in sorted((ROOT / fold
 MODULES = ["bundlekit.phantoms", "invres3d.plan"] + [
     ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES if '"__main__"' in path.read_text()
 ]
-TRUE_STARTS = {"bundlekit.phantoms", "invres3d.plan"}
+TRUE_STARTS = {"bundlekit.phantoms"}
 """The installed programs. Of the others each start costs six seconds of imports, so that they are tier 2."""
 PREPARE = sorted(ROOT.glob("bundles/*/scripts/prepare_data.py"))
 assert len(MODULES) > 10 and len(PREPARE) > 1

@@ -392,7 +392,7 @@ def test_one_state_dict_and_copies_for_all_engines(cls):
 
 
 @pytest.mark.parametrize("cls", NETS)
-@pytest.mark.parametrize("engine", ["native", "none"])
+@pytest.mark.parametrize("engine", ["native", pytest.param("none", marks=pytest.mark.slow)])
 def test_compiled_equals_eager(cls, engine):
     net, image = _net(cls, engine), _image()
     want_loss, want = _gradients(net, image)
