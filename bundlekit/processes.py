@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +18,7 @@ from .errors import InputError
 __all__ = [
     "connect",
     "disconnect",
+    "from_main_process",
     "gather",
     "is_connected",
     "is_main_process",
@@ -108,6 +111,30 @@ def join_training(device: str | torch.device) -> None:
         torch.cuda.set_device(device)
 
 
+@cache
+def _patient_group(world: Any) -> Any:
+    """All processes, connected in a way that lets them wait for hours, as those of a training usually may not."""
+    return dist.new_group(backend="gloo", timeout=_LONGEST)
+
+
+def from_main_process(find: Callable[[], _T]) -> _T:
+    """What ``find`` returns in the first of the processes that are connected, which only that one calls.
+
+    Args:
+        find: returns anything that pickle can write.
+
+    Example:
+        >>> from_main_process(lambda: 3)
+        3
+    """
+    if not is_connected():
+        return find()
+    group = _patient_group(dist.group.WORLD)
+    values = [find() if is_main_process() else None]
+    dist.broadcast_object_list(values, src=0, group=group)
+    return values[0]  # type: ignore[return-value]
+
+
 def gather(value: _T) -> list[_T]:
     """The values of all processes that are connected, in their order; each process waits for the last one.
 
@@ -121,7 +148,7 @@ def gather(value: _T) -> list[_T]:
     if not is_connected():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_patient_group(dist.group.WORLD))
     return values
 
 
@@ -130,6 +157,7 @@ def disconnect() -> None:
     if is_connected():
         dist.barrier()
         dist.destroy_process_group()
+        _patient_group.cache_clear()
 
 
 def was_restarted() -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from ..files import compute_sha256
-from ..processes import gather, is_connected, is_main_process, rank_and_world_size, was_restarted
+from ..processes import from_main_process, gather, is_connected, is_main_process, rank_and_world_size, was_restarted
 from .finished import FinishedLines
 
 __all__ = ["RunRecord"]
@@ -90,20 +90,30 @@ class RunRecord:
         self._num_reported_early: dict[str, int] = {}  # rows that were there before their image was added, by image
         self._num_notes_reported = self._num_lines_reported = self._num_restarts = 0
 
-    def share(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def share(
+        self, items: Sequence[dict[str, Any]], choose: Callable[[list[Any]], list[Any]] | None = None
+    ) -> list[dict[str, Any]]:
         """The items of a run, ``{"image": path or paths}``, that this process has to segment.
 
         Processes that are connected share what is not finished; others, which cannot know when one of them begins,
         share all, and each leaves out what is finished of its own.
+
+        Args:
+            items: those of all processes.
+            choose: returns those of the unfinished items that can be used; the first of connected processes calls it
+                for all of them. None takes all.
         """
         self._names = {_image_key(item["image"]) for item in items if item.get("image")}
         number, count = rank_and_world_size()
         step = slice(number, None, count)
         candidates = items if is_connected() else items[step]
-        left = [item for item in candidates if not self.is_finished(item.get("image"))]
-        if is_main_process():
+
+        def find() -> list[dict[str, Any]]:
+            left = [item for item in candidates if not self.is_finished(item.get("image"))]
             self.num_finished_before = len(candidates) - len(left)
-        gather(None)  # nobody adds to the record before all have read it
+            return left if choose is None else choose(left)
+
+        left = from_main_process(find)  # nobody adds to the record before it was read
         return left[step] if is_connected() else left
 
     def begin(self) -> None:

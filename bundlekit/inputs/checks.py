@@ -5,30 +5,32 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 from torch import nn
-from tqdm import tqdm
 
 from ..errors import InputError, InputNote
 from ..files import compute_sha256, require_file
 from ..inference.record import RunRecord
-from ..processes import disconnect, gather, is_main_process
+from ..processes import disconnect, from_main_process, gather, is_main_process
 from .datalists import find_images, find_output_collisions, name_output, read_section
-from .images import LOAD, check_item
-from .modalities import pick_files
+from .decoded import keeping
+from .entries import check_items
+from .images import LOAD, Expected
+from .modalities import put_in_order
 from .options import check_options, is_positive
 from .preconditions import Need, check_device, check_output_dir, check_save_path, empty_lists, failures, lists_too_short
+from .values import Examine, check_decoded, note_nothing
 from .weights import check_weights
 
 __all__ = ["RunChecks"]
-
-_LONG_LIST = 50
 
 
 def _print_all(title: str, lines: Iterable[str]) -> None:
@@ -87,7 +89,7 @@ class RunChecks:
         modalities: Sequence[str] = (),
         spacing_mm: float | Sequence[float] | None = None,
         min_size: int = 2,
-        examine: Callable[[str, np.ndarray], InputNote | None] = lambda path, values: None,
+        examine: Examine = note_nothing,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         output_dir: str | os.PathLike | None = None,
         save_path: str | os.PathLike | None = None,
@@ -136,8 +138,12 @@ class RunChecks:
             optional: further keys that it may have.
         """
         source = f"{Path(str(dataset_dir), 'dataset.json')}, list {name!r}"
-        items = self._found(lambda: read_section(dataset_dir, name, (*keys, *optional)))
-        return self._usable(items, keys, source, optional) if items else []
+
+        def find() -> list[dict[str, Any]]:
+            items = self._found(lambda: read_section(dataset_dir, name, (*keys, *optional)))
+            return self._usable(items, keys, source, optional, load=keeping(self._load)) if items else []
+
+        return from_main_process(find)
 
     def images(self, dataset_dir: str | os.PathLike, record: RunRecord | None = None) -> list[dict[str, Any]]:
         """The usable ``{"image": path}`` of one file, a folder of images, or a folder with a dataset.json.
@@ -145,20 +151,25 @@ class RunChecks:
         Args:
             dataset_dir: file or folder, see :func:`bundlekit.inputs.datalists.find_images`.
             record: that of a run which several processes may share; each has images of its own then, and those that
-                are finished are left out. None gives all images.
+                are finished are left out. The values of an image are then checked where :class:`.FileDataset` decodes
+                it. None gives all images, after a look at their values.
         """
-        found = self._found(lambda: find_images(dataset_dir, self.modalities))
+        found = from_main_process(lambda: self._found(lambda: find_images(dataset_dir, self.modalities)))
+        for item in found:
+            put_in_order(item, self.modalities)
+        self._run_record = record
+
+        def usable(left: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            load = self._load if record is None else None
+            kept = self._usable(left, ("image",), str(dataset_dir), load=load, may_be_none=len(left) < len(found))
+            unusable = set(map(id, left)) - set(map(id, kept))
+            others = [item for item in found if id(item) not in unusable]
+            self._record(self._errors, find_output_collisions(others, self._name_output))
+            return kept
+
         if not found:
             return []
-        for item in found:
-            self._put_in_order(item)
-        self._run_record = record
-        mine = found if record is None else record.share(found)
-        items = self._usable(mine, ("image",), str(dataset_dir), may_be_none=len(mine) < len(found))
-        unusable = set(map(id, mine)) - set(map(id, items))
-        others = [item for item in found if id(item) not in unusable]
-        self._record(self._errors, find_output_collisions(others, self._name_output))
-        return items
+        return usable(found) if record is None else record.share(found, usable)
 
     def attempt(self, change: Callable[..., Any], value: Any, *more: Any) -> Any:
         """What ``change`` makes of a value, or the value itself where that fails: ``start`` tells why.
@@ -186,11 +197,13 @@ class RunChecks:
             SystemExit: with code 1, after the reasons were printed on stderr.
         """
         lists = [] if self._run_record else [*empty_lists(data), *lists_too_short(data)]  # a share may be empty
-        errors = list(self._errors) or [str(error) for error in lists]
+        errors = self._of_all(self._errors) or [str(error) for error in lists]
         errors += [*failures(self._needs(data, network)), *map(str, check_options(self.options))]
-        _print_all("note", self._notes)
-        _print_all("left out", self._left_out)
-        _print_all("error", errors)
+        errors = self._of_all(errors)  # where one process cannot work all end
+        if is_main_process():
+            _print_all("note", self._notes)
+            _print_all("left out", self._left_out)
+            _print_all("error", errors)
         if errors:
             raise SystemExit(1)
         path = self.ckpt_path
@@ -212,9 +225,13 @@ class RunChecks:
             (self.volume_device, lambda name: check_device(name, "volume_device")),
         ]
 
-    def leave_out(self, problem: InputError) -> None:
+    def value_check(self) -> Callable[[MetaTensor, Sequence[str]], list[InputNote]]:
+        """:func:`.values.check_decoded` as this run needs it, for whatever decodes the files of :meth:`images`."""
+        return partial(check_decoded, spatial_dims=self.spatial_dims, examine=self.examine)
+
+    def leave_out(self, line: str) -> None:
         """Let ``finish`` name a file that turned out to be unusable during the run."""
-        self._record(self._left_out, [problem])
+        self._left_out[line] = None
 
     def finish(self) -> None:
         """Name the files left out once more, and end the process with exit code 1 where there are any.
@@ -225,7 +242,7 @@ class RunChecks:
             SystemExit: with code 1, after the files were printed on stderr.
         """
         record = self._run_record
-        left_out = list(chain.from_iterable(gather(list(self._left_out)) if record else [self._left_out]))
+        left_out = self._of_all(self._left_out)
         if is_main_process():
             _print_all("left out", left_out)
         if record is not None:
@@ -247,45 +264,39 @@ class RunChecks:
         keys: Sequence[str],
         source: str,
         optional: Sequence[str] = (),
+        load: LoadImage | None = None,
         may_be_none: bool = False,
     ) -> list[dict[str, Any]]:
-        kept = []
-        for item in tqdm(items, desc=f"checking {source}", unit="item", disable=len(items) <= _LONG_LIST):
-            problems = self._problems(item, [*keys, *(key for key in optional if key in item)])
-            notes = [problem for problem in problems if isinstance(problem, InputNote)]
-            self._record(self._notes, notes)
-            self._record(self._left_out, [problem for problem in problems if not isinstance(problem, InputNote)])
-            if len(problems) == len(notes):
-                kept.append(item)
-        if not kept and not may_be_none:
+        """Those that can be used: all headers are read first, then all values by ``load``, or none without it."""
+        usable = []
+        expected = self._expected(load or self._load)
+        for item, problems in check_items(items, keys, expected, source, optional, self.modalities, load is not None):
+            errors = [problem for problem in problems if not isinstance(problem, InputNote)]
+            self._record(self._notes, [problem for problem in problems if isinstance(problem, InputNote)])
+            self._record(self._left_out, errors)
+            if not errors:
+                usable.append(item)
+        if not usable and not may_be_none:
             found = f"none of {len(items)} can be used"
             remedy = "correct the files that were left out"
             self._record(self._errors, [InputError(source, found, "at least one", remedy)])
-        return kept
+        return usable
 
-    def _put_in_order(self, item: dict[str, Any]) -> list[InputError]:
-        """The files of an entry in the order of the modalities, or what is wrong with them."""
-        paths = item.get("image")
-        if self.modalities and isinstance(paths, list) and paths and all(isinstance(path, str) for path in paths):
-            try:
-                item["image"] = pick_files(paths, self.modalities)
-            except InputError as error:
-                return [error]
-        return []
-
-    def _problems(self, item: dict[str, Any], keys: Sequence[str]) -> list[InputError]:
-        """All that is wrong with an entry."""
-        return self._put_in_order(item) or check_item(
-            item,
-            keys,
+    def _expected(self, load: LoadImage) -> Expected:
+        return Expected(
             self.spatial_dims,
             self.channels,
             self.label_values,
-            load=self._load,
-            min_size=self.min_size,
-            examine=self.examine,
-            spacing_mm=self.spacing_mm,
+            load,
+            self.min_size,
+            self.examine,
+            self.spacing_mm,
         )
+
+    @staticmethod
+    def _of_all(lines: Iterable[str]) -> list[str]:
+        """The lines of all processes that are connected, each one once."""
+        return list(dict.fromkeys(chain.from_iterable(gather(list(lines)))))
 
     @staticmethod
     def _record(lines: dict[str, None], problems: Iterable[Exception]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import itk
 import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["check_series", "check_stack", "find_step_mm", "find_thickness_mm", "is_series"]
+__all__ = ["check_series", "check_stack", "find_step_mm", "find_thickness_mm", "is_series", "open_series"]
 
 _NUM_LOOKED_AT = 3  # a folder of DICOM files may hold a text file or an index as well
 _MAX_UNEVENNESS = 0.1  # of the step from slice to slice; headers round positions
@@ -50,6 +51,19 @@ def _find_series(path: str) -> list[tuple[str, ...]]:
     finder.AddSeriesRestriction("0008|0021")  # date of the series
     finder.SetDirectory(path)
     return [tuple(finder.GetFileNames(uid)) for uid in finder.GetSeriesUIDs()]
+
+
+def open_series(path: str | os.PathLike) -> Any:
+    """The image of ITK that MONAI's ITKReader makes of a series, without its values.
+
+    Args:
+        path: folder with one series.
+    """
+    [files] = _find_series(str(path))
+    one = len(files) == 1
+    reader = itk.ImageFileReader.New(FileName=files[0]) if one else itk.ImageSeriesReader.New(FileNames=files)
+    reader.UpdateOutputInformation()
+    return reader.GetOutput()
 
 
 def _steps_mm(files: tuple[str, ...]) -> np.ndarray:

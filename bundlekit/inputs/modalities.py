@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["group_files", "pick_files"]
+__all__ = ["group_files", "pick_files", "put_in_order"]
 
 
 def _split(path: str, modalities: Sequence[str]) -> tuple[str, str | None]:
@@ -75,3 +76,24 @@ what is missing, with names that end like case_t1.nii.gz
             remedy = "list one file for each"
         raise InputError(paths[0], f"has {found} next to it", f"one for each of {', '.join(modalities)}", remedy)
     return [found[0] for found in files.values()]
+
+
+def put_in_order(item: dict[str, Any], modalities: Sequence[str]) -> list[InputError]:
+    """Put the files of an entry into the order of the modalities, or return what is wrong with them.
+
+    Args:
+        item: ``{"image": path or paths}``; anything but a list of paths stays as it is.
+        modalities: as for :func:`pick_files`; where there are none the entry stays as it is.
+
+    Example:
+        >>> item = {"image": ["a_t2.nii", "a_t1.nii"]}
+        >>> put_in_order(item, ["t1", "t2"]), item
+        ([], {'image': ['a_t1.nii', 'a_t2.nii']})
+    """
+    paths = item.get("image")
+    if modalities and isinstance(paths, list) and paths and all(isinstance(path, str) for path in paths):
+        try:
+            item["image"] = pick_files(paths, modalities)
+        except InputError as error:
+            return [error]
+    return []

@@ -14,17 +14,15 @@ from monai.utils import ensure_tuple
 
 from .checks import RunChecks
 from .datalists import name_output
-from .dicom import find_step_mm, find_thickness_mm, is_series
+from .decoded import TakesDecoded
+from .dicom import find_step_mm, find_thickness_mm, is_series, open_series
+from .file_headers import FileHeader, from_itk
 
 __all__ = ["LoadImageOrSeriesd", "SeriesReader", "VolumeChecks", "format_output_name", "name_volume"]
 
 
-class SeriesReader(ITKReader):
-    """Reads a folder with a DICOM series, its slices where their files say that they are.
-
-    Where the gantry was tilted the affine is sheared, and the volume of a voxel, |det A|, is right. A single slice has
-    the thickness that its file gives, or 1 mm. MONAI's reader stacks slices along their normal, a single one with 1 mm.
-    """
+class _SeriesFiles(ITKReader):
+    """Reads the values of a DICOM series."""
 
     def verify_suffix(self, filename: Any) -> bool:
         return all(is_series(path) for path in ensure_tuple(filename))
@@ -32,17 +30,34 @@ class SeriesReader(ITKReader):
     def read(self, data: Any, **kwargs: Any) -> Any:
         image = super().read(data, **kwargs)
         [path] = ensure_tuple(data)
-        step_mm = find_step_mm(path)
-        if step_mm is None:
-            thickness_mm = find_thickness_mm(path) or 1.0
-            image.SetSpacing([*list(image.GetSpacing())[:2], thickness_mm])
-        else:
-            length_mm = np.linalg.norm(step_mm)
-            direction = itk.array_from_matrix(image.GetDirection())
-            direction[:, 2] = step_mm / length_mm
-            image.SetDirection(itk.matrix_from_array(direction))
-            image.SetSpacing([*list(image.GetSpacing())[:2], float(length_mm)])
-        return image
+        return _in_place(image, path)
+
+    def read_header(self, path: str) -> FileHeader:
+        """What :func:`.file_headers.read_header` asks for."""
+        return from_itk(_in_place(open_series(path), path))
+
+
+def _in_place(image: Any, path: str) -> Any:
+    """A series whose slices are where their files say that they are."""
+    step_mm = find_step_mm(path)
+    if step_mm is None:
+        thickness_mm = find_thickness_mm(path) or 1.0
+        image.SetSpacing([*list(image.GetSpacing())[:2], thickness_mm])
+    else:
+        length_mm = np.linalg.norm(step_mm)
+        direction = itk.array_from_matrix(image.GetDirection())
+        direction[:, 2] = step_mm / length_mm
+        image.SetDirection(itk.matrix_from_array(direction))
+        image.SetSpacing([*list(image.GetSpacing())[:2], float(length_mm)])
+    return image
+
+
+class SeriesReader(TakesDecoded, _SeriesFiles):
+    """Reads a folder with a DICOM series, its slices where their files say that they are.
+
+    Where the gantry was tilted the affine is sheared, and the volume of a voxel, |det A|, is right. A single slice has
+    the thickness that its file gives, or 1 mm. MONAI's reader stacks slices along their normal, a single one with 1 mm.
+    """
 
 
 class LoadImageOrSeriesd(LoadImaged):

@@ -13,7 +13,7 @@ from monai.data import load_decathlon_datalist
 from PIL import Image
 
 from bundlekit.inputs.datalists import read_section
-from bundlekit.inputs.images import check_item
+from bundlekit.inputs.entries import check_item
 from tests.commands import run_script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bundles/gland_histology_segmentation/scripts/prepare_data.py"

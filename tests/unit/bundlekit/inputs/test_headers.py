@@ -14,9 +14,10 @@ import pytest
 from nibabel.orientations import axcodes2ornt
 
 from bundlekit.errors import InputError
+from bundlekit.inputs.entries import check_item
 from bundlekit.inputs.grids import Grid
 from bundlekit.inputs.headers import check_header, check_resampled
-from bundlekit.inputs.images import check_image, check_item
+from bundlekit.inputs.images import check_image
 
 PIXDIM_BYTE = 76  # of the header of NIfTI-1 and Analyze; eight floats, the sizes of a voxel behind the first
 SROW_BYTE = 280  # three rows of four floats

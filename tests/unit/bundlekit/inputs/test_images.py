@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bundlekit.errors import InputError
-from bundlekit.inputs.images import check_image, check_item, check_label
+from bundlekit.inputs.entries import check_item
+from bundlekit.inputs.images import check_image, check_label
 
 PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
 
