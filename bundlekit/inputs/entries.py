@@ -137,5 +137,6 @@ def check_items(
     for item, (problems, sound) in zip(items, bar, strict=True):
         problems += check_values(item, sound, expected) if values else []
         if not all(isinstance(problem, InputNote) for problem in problems):
-            DECODED.drop([path for key in sound for path in ensure_tuple(item[key])])
+            for key in sound:
+                DECODED.drop(ensure_tuple(item[key]))
         yield item, problems

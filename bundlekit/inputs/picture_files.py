@@ -21,6 +21,7 @@ _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "P": 1, "LA": 1, "PA": 1, "RGB": 3,
 """How many of an image's channels are no alpha, by Pillow's mode without what follows a semicolon."""
 _DECODED = (COMPRESSION.NONE, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
 """The compressions that tifffile decodes by itself."""
+_GREY_WITH_ALPHA = 4  # in the header of a PNG
 _PLAIN = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
 
 
@@ -70,20 +71,19 @@ def _by_itk(path: str) -> np.ndarray:
     return reader.get_data(reader.read(path))[0].swapaxes(0, 1)
 
 
-def _is_deep_png(path: str) -> bool:
-    """Whether it is a PNG with 16 bits in each of several channels, of which Pillow would keep 8."""
+def _deep_png_colour(path: str) -> int:
+    """The type of colour of a PNG with 16 bits in each of several channels, of which Pillow would keep 8; else 0."""
     with open(path, "rb") as file:
         header = file.read(26)
-    depth, colour = header[24:25], header[25:26]
-    return header.startswith(b"\x89PNG") and depth == b"\x10" and colour != b"\x00"
+    return header[25] if header.startswith(b"\x89PNG") and header[24:25] == b"\x10" else 0
 
 
-def _check_pillow(path: str, image: Image.Image) -> str:
-    """The mode of an image, which has not been decoded, where it can be used."""
+def _check_pillow(path: str, image: Image.Image, exif: Image.Exif) -> str:
+    """The mode of an image, which need not have been decoded, where it can be used."""
     number = getattr(image, "n_frames", 1)
     if number > 1 and image.format not in ("MPO", "TIFF"):  # a JPEG with previews; a pyramid, as was made sure of
         raise InputError(path, f"holds {number} images", "one", _SINGLE)
-    require_upright(path, image.getexif().get(ORIENTATION, 1))
+    require_upright(path, exif.get(ORIENTATION, 1))
     mode = image.mode.partition(";")[0]
     if mode not in _CHANNELS:
         raise InputError(path, f"holds colours as {mode}", "grey values or RGB", "save it as grey or RGB")
@@ -92,8 +92,8 @@ def _check_pillow(path: str, image: Image.Image) -> str:
 
 def _by_pillow(path: str) -> tuple[np.ndarray, str]:
     with Image.open(path) as image:
-        mode = _check_pillow(path, image)
-        array = _by_itk(path) if _is_deep_png(path) else np.asarray(image)
+        mode = _check_pillow(path, image, image.getexif())
+        array = _by_itk(path) if _deep_png_colour(path) else np.asarray(image)
     if array.ndim == 3:
         array = array[..., : 1 if array.shape[2] == 2 else _CHANNELS[mode]]
     return array, mode
@@ -101,8 +101,10 @@ def _by_pillow(path: str) -> tuple[np.ndarray, str]:
 
 def _pillow_header(path: str) -> FileHeader:
     with Image.open(path) as image:
-        mode, num_bands = _check_pillow(path, image), len(image.getbands())
-        return FileHeader((1 if num_bands <= 2 else _CHANNELS[mode], *image.size), mode=mode)
+        exif = Image.Image.getexif(image)  # that of a PNG decodes the image, behind which the tags may be as well
+        mode, num_bands = _check_pillow(path, image, exif), len(image.getbands())
+        is_grey = num_bands <= 2 or _deep_png_colour(path) == _GREY_WITH_ALPHA  # of which Pillow makes RGBA
+        return FileHeader((1 if is_grey else _CHANNELS[mode], *image.size), mode=mode)
 
 
 def _choose_reader(path: str, file: tifffile.TiffFile) -> str:
