@@ -205,6 +205,7 @@ class RunChecks:
             _print_all("left out", self._left_out)
             _print_all("error", errors)
         if errors:
+            gather(None)  # torchrun stops the process that prints where another one ends first
             raise SystemExit(1)
         path = self.ckpt_path
         if path is not None and is_main_process() and self.phantom_sha256 == compute_sha256(str(path)):
@@ -269,8 +270,7 @@ class RunChecks:
     ) -> list[dict[str, Any]]:
         """Those that can be used: all headers are read first, then all values by ``load``, or none without it."""
         usable = []
-        expected = self._expected(load or self._load)
-        for item, problems in check_items(items, keys, expected, source, optional, self.modalities, load is not None):
+        for item, problems in check_items(items, keys, self._expected(), source, optional, self.modalities, load):
             errors = [problem for problem in problems if not isinstance(problem, InputNote)]
             self._record(self._notes, [problem for problem in problems if isinstance(problem, InputNote)])
             self._record(self._left_out, errors)
@@ -282,16 +282,9 @@ class RunChecks:
             self._record(self._errors, [InputError(source, found, "at least one", remedy)])
         return usable
 
-    def _expected(self, load: LoadImage) -> Expected:
-        return Expected(
-            self.spatial_dims,
-            self.channels,
-            self.label_values,
-            load,
-            self.min_size,
-            self.examine,
-            self.spacing_mm,
-        )
+    def _expected(self) -> Expected:
+        values = self.label_values, self._load, self.min_size, self.examine, self.spacing_mm
+        return Expected(self.spatial_dims, self.channels, *values)
 
     @staticmethod
     def _of_all(lines: Iterable[str]) -> list[str]:

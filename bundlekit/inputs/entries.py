@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 from tqdm import tqdm
 
@@ -115,7 +117,7 @@ def check_items(
     source: str,
     optional: Sequence[str] = (),
     modalities: Sequence[str] = (),
-    values: bool = True,
+    load: LoadImage | None = None,
 ) -> Iterator[tuple[dict[str, Any], list[InputError]]]:
     """Each entry of a data list with all that is wrong with it: the headers of all are read before a value is.
 
@@ -126,16 +128,16 @@ def check_items(
         source: name of the list, for the progress of long ones.
         optional: what an entry may have as well.
         modalities: as for :func:`bundlekit.inputs.modalities.pick_files`.
-        values: whether to decode the files whose headers are right and check their values.
+        load: decodes the files whose headers are right, so that their values are checked; None leaves these.
     """
     is_long, checked = len(items) > _LONG_LIST, []
     for item in tqdm(items, desc=f"checking {source}", unit="item", disable=not is_long):
         wanted = [*keys, *(key for key in optional if key in item)]
         errors = put_in_order(item, modalities)
         checked.append((errors, []) if errors else check_headers(item, wanted, expected))
-    bar = tqdm(checked, desc=f"reading {source}", unit="item", disable=not (values and is_long))
+    bar = tqdm(checked, desc=f"reading {source}", unit="item", disable=not (load and is_long))
     for item, (problems, sound) in zip(items, bar, strict=True):
-        problems += check_values(item, sound, expected) if values else []
+        problems += check_values(item, sound, replace(expected, load=load)) if load else []
         if not all(isinstance(problem, InputNote) for problem in problems):
             for key in sound:
                 DECODED.drop(ensure_tuple(item[key]))
