@@ -28,7 +28,7 @@ def _paths(item: dict[str, Any], key: str) -> list[str]:
     value: Any = item.get(key)
     paths = value if key == "image" and isinstance(value, list) and value else [value]
     if not all(isinstance(path, str) for path in paths):
-        remedy = "add it to dataset.json, or take the entry out"
+        remedy = "add it to dataset.json, or remove the entry"
         raise InputError(f"entry {item}", f'has no path under "{key}"', f'"{key}": path', remedy)
     return paths
 

@@ -62,7 +62,7 @@ def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int, min_
         remedy = "save each slice as a file of its own" if spatial_dims == 2 else "join the slices to one volume"
         raise InputError(path, found, f"{spatial_dims} dimensions", remedy)
     if min(shape[1:]) < min_size:
-        remedy = "crop a larger region, or take it out"
+        remedy = "crop a larger region, or remove it"
         raise InputError(path, f"is {_size(shape[1:])}", f"at least {min_size} pixels a side", remedy)
 
 
@@ -106,7 +106,7 @@ def check_image_header(paths: Sequence[str], expected: Expected) -> Grid:
             remedy = "save it as grey or RGB"
             raise InputError(path, "is a palette image: its pixels are indices of colours", "intensities", remedy)
         first = first or grid
-        check_same_grid(path, grid, paths[0], first, exact=True, remedy="resample it to that one's grid")
+        check_same_grid(path, grid, paths[0], first, exact=True, remedy="resample it to the same grid")
         found += header.shape[0]
     if first is None or found not in allowed:
         colours = _COLOURS.get(header.mode, "")
@@ -181,7 +181,7 @@ def check_label(
     Args:
         path: the file.
         spatial_dims: 2 or 3.
-        label_values: the class numbers that may occur; None allows every whole number from 0 up (ids of objects).
+        label_values: the class numbers that may occur; None allows every non-negative integer (ids of objects).
         load: as for :func:`check_image`.
         min_size: as for :func:`check_image`.
 

@@ -16,7 +16,7 @@ from .orientation import ORIENTATION, require_upright
 
 __all__ = ["read_picture", "read_picture_header"]
 
-_SINGLE = "save the one to be used as a file of its own"
+_SINGLE = "save the image to be used as a separate file"
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "P": 1, "LA": 1, "PA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3, "CMYK": 4}
 """How many of an image's channels are no alpha, by Pillow's mode without what follows a semicolon."""
 _DECODED = (COMPRESSION.NONE, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
@@ -86,7 +86,7 @@ def _check_pillow(path: str, image: Image.Image, exif: Image.Exif) -> str:
     require_upright(path, exif.get(ORIENTATION, 1))
     mode = image.mode.partition(";")[0]
     if mode not in _CHANNELS:
-        raise InputError(path, f"holds colours as {mode}", "grey values or RGB", "save it as grey or RGB")
+        raise InputError(path, f"has the colour mode {mode}", "grey values or RGB", "save it as grey or RGB")
     return mode
 
 
@@ -123,7 +123,7 @@ def _choose_reader(path: str, file: tifffile.TiffFile) -> str:
     if page.dtype in (np.bool_, np.uint8) or (page.samplesperpixel == 1 and page.dtype == np.uint16):
         return "pillow"
     found = f"is a TIFF of {page.dtype} values, {page.photometric.name}, compressed by {page.compression.name}"
-    raise InputError(path, found, "a compression that can be read here", "save it without compression")
+    raise InputError(path, found, "a supported compression", "save it without compression")
 
 
 def _without_alpha(array: np.ndarray, page: Any) -> tuple[np.ndarray, str]:

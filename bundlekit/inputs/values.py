@@ -44,7 +44,7 @@ def explain_unreadable(path: str, error: Exception) -> InputError:
         return error
     reason = textwrap.shorten((str(error).strip() or type(error).__name__).splitlines()[-1], 100)
     found = f"cannot be read as an image (truncated or not an image; the reader says: {reason})"
-    return InputError(path, found, "a whole image file", "copy or export it again, or take it out")
+    return InputError(path, found, "a complete image file", "copy or export it again, or remove it")
 
 
 def decode(paths: Sequence[str], load: Callable[[Any], MetaTensor]) -> MetaTensor:
@@ -97,15 +97,15 @@ def check_image_values(array: np.ndarray, paths: Sequence[str], spatial_dims: in
     Example:
         >>> check_image_values(np.full((1, 2, 2, 2), 7), ["a.nii"], 3, lambda path, values: None)
         Traceback (most recent call last):
-        bundlekit.errors.InputError: a.nii: holds nothing but 7; expected intensities that differ; export it again, or \
-take it out
+        bundlekit.errors.InputError: a.nii: has the value 7 everywhere; expected different intensities; export it again, \
+or remove it
     """
     notes = []
     for path, part in zip(paths, np.array_split(array, len(paths)), strict=True):
         _check_finite(part, path)
         if spatial_dims == 3 and part.min() == part.max():
-            remedy = "export it again, or take it out"
-            raise InputError(path, f"holds nothing but {part.flat[0]:g}", "intensities that differ", remedy)
+            remedy = "export it again, or remove it"
+            raise InputError(path, f"has the value {part.flat[0]:g} everywhere", "different intensities", remedy)
         notes.append(examine(path, part))
     return [note for note in notes if note is not None]
 
@@ -124,7 +124,7 @@ def _check_finite(array: np.ndarray, path: str) -> None:
     bad = ~np.isfinite(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
     if bad.any():
         found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
-        raise InputError(path, found, "finite numbers", "replace them, by 0 or the background's value for instance")
+        raise InputError(path, found, "finite numbers", "replace them, for example by 0")
 
 
 def check_label_values(
@@ -150,11 +150,11 @@ def check_label_values(
         values, counts = np.unique(array[bad], return_counts=True)
         shown = ", ".join(f"{value:g} ({count}x)" for value, count in zip(values[:4], counts, strict=False))
         more = f" and {len(values) - 4} others" if len(values) > 4 else ""
-        expected = "whole numbers from 0 up" if label_values is None else ", ".join(map(str, label_values))
+        expected = "non-negative integers" if label_values is None else ", ".join(map(str, label_values))
         found = f"holds other labels: {shown}{more}; {_count_and_first(bad)}"
         remedy = f"divide by 255 (a mask saved as 0/255), or {PREPARE}" if values.tolist() == [255] else PREPARE
         raise InputError(path, found, expected, remedy)
     if spatial_dims == 3 and not array.any():
-        remedy = "leave it where that is right, else draw its labels or take the entry out"
-        return [InputNote(path, "holds background alone", "a label somewhere", remedy)]
+        remedy = "keep it if that is correct; otherwise draw its labels or remove the entry"
+        return [InputNote(path, "has only background", "at least one label", remedy)]
     return []

@@ -101,7 +101,7 @@ def test_values_that_are_wrong_are_found_where_a_file_is_segmented(decodes, tmp_
     assert during == at_the_end
     assert during[0] == (
         f"left out: {tmp_path}/in/b.tif: has values that are NaN or infinite (1 of 4096 values, first at index "
-        "(5, 3)); expected finite numbers; replace them, by 0 or the background's value for instance"
+        "(5, 3)); expected finite numbers; replace them, for example by 0"
     )
     assert during[1].startswith(
         f"left out: {cut}: cannot be read as an image (truncated or not an image; the reader says: "
