@@ -97,8 +97,8 @@ def check_image_values(array: np.ndarray, paths: Sequence[str], spatial_dims: in
     Example:
         >>> check_image_values(np.full((1, 2, 2, 2), 7), ["a.nii"], 3, lambda path, values: None)
         Traceback (most recent call last):
-        bundlekit.errors.InputError: a.nii: has the value 7 everywhere; expected different intensities; export it again, \
-or remove it
+        bundlekit.errors.InputError: a.nii: has the value 7 everywhere; expected different intensities; export it \
+again, or remove it
     """
     notes = []
     for path, part in zip(paths, np.array_split(array, len(paths)), strict=True):

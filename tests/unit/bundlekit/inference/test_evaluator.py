@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from monai.data import DataLoader
 from monai.transforms import Compose, EnsureChannelFirstd, Lambdad, LoadImaged, SaveImaged
 from PIL import Image
 
+from bundlekit.errors import InputNote
 from bundlekit.inference.evaluator import FileDataset, FileEvaluator
 from bundlekit.inference.record import RunRecord
 from bundlekit.inference.writers import PictureWriter
@@ -22,6 +25,10 @@ class Network(torch.nn.Module):
         if images.max() == 2:
             raise MemoryError("not enough memory")
         return images + 1
+
+
+def note_six(path: str, values: np.ndarray) -> InputNote | None:
+    return InputNote(path, "is six", "five", "count again") if values.max() == 6 else None
 
 
 def refuse_three(image: torch.Tensor) -> torch.Tensor:
@@ -101,3 +108,60 @@ def test_two_images_of_one_name_are_refused_whatever_is_finished(tmp_path, stop)
     items = checks.images(tmp_path / "in", record)
     [line] = stop(lambda: checks.start(items))
     assert line.startswith("error: ") and "0.tif" in line
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_values_are_checked_where_a_file_is_decoded(tmp_path, stop, capsys, num_workers):
+    make_images(tmp_path, [5, 6])
+    (tmp_path / "in/1.png").unlink()
+    values = np.ones((4, 4), np.float32)
+    values[1, 2] = np.inf
+    Image.fromarray(values).save(tmp_path / "in/1.tif")
+    Image.fromarray(np.random.default_rng(0).integers(9, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "in/2.png")
+    cut = tmp_path / "in/2.png"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    checks, record = run(tmp_path, num_workers)
+    assert outputs(tmp_path) == {"0_seg.png": 6} and record.num_added == 1
+    during = capsys.readouterr().err.splitlines()
+    assert stop(checks.finish) == [line for line in during if line.startswith("left out: ")]
+    infinite, truncated = during
+    assert infinite == (
+        f"left out: {tmp_path}/in/1.tif: has values that are NaN or infinite (1 of 16 values, first at index (2, 1)); "
+        "expected finite numbers; replace them, for example by 0"
+    )
+    assert truncated.startswith(f"left out: {cut}: cannot be read as an image (truncated or not an image; the reader ")
+
+
+def test_what_is_noted_of_a_file_is_printed_when_it_is_segmented(tmp_path, capsys):
+    make_images(tmp_path, [5, 6])
+    checks, record = RunChecks(2, 1, examine=note_six, output_dir=tmp_path / "out"), RunRecord(tmp_path / "out")
+    dataset = FileDataset(
+        checks.images(tmp_path / "in", record), Compose([LoadImaged("image"), EnsureChannelFirstd("image")])
+    )
+    evaluator = FileEvaluator(
+        checks=checks,
+        record=record,
+        device="cpu",
+        network=Network(),
+        val_data_loader=DataLoader(dataset, num_workers=1),
+    )
+    checks.start(dataset.data)
+    assert capsys.readouterr().err == ""
+    evaluator.run()
+    assert capsys.readouterr().err == f"note: {tmp_path}/in/1.png: is six; expected five; count again\n"
+    checks.finish()
+
+
+def test_one_of_several_files_that_cannot_be_read_is_named(tmp_path):
+    for name, size in (("t1", 60), ("t2", 60), ("flair", 60)):
+        nib.save(nib.Nifti1Image(np.random.default_rng(0).random((size, 9, 9)), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    broken = tmp_path / "t2.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:9000])
+    files = [str(tmp_path / f"{name}.nii.gz") for name in ("flair", "t1", "t2")]
+    dataset = FileDataset([{"image": files}], Compose([LoadImaged("image")]))
+    dataset.check = RunChecks(3, 3).value_check()
+    assert dataset[0]["problem"].startswith(f"{broken}: cannot be read as an image (truncated or not an image; ")
+    dataset.data[0]["image"] = files[:2]
+    assert dataset[0]["image"].shape == (2, 60, 9, 9) and json.loads(dataset[0]["notes"]) == []
+    nib.save(nib.Nifti1Image(np.ones((60, 9, 9)), np.eye(4)), files[1])
+    assert dataset[0]["problem"].startswith(f"{files[1]}: has the value 1 everywhere; ")

@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from bundlekit.inputs import checks as checks_module
 from bundlekit.inputs.checks import RunChecks
 
 RULES = {"spatial_dims": 2, "channels": 1, "label_values": [0, 1]}
@@ -151,3 +152,33 @@ def test_a_config_can_be_read_without_its_data(stop, dataset_dir, tmp_path, monk
     assert parser.get_parsed_content("training") == parser.get_parsed_content("inputs") == []
     lines = stop(lambda: parser.get_parsed_content("checks").start([], []))
     assert lines and all(line.startswith("error: ") for line in lines)
+
+
+class CountingPath(str):
+    """A path that counts how often it is compared, whatever asks."""
+
+    num_compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountingPath.num_compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_the_work_for_many_images_grows_with_their_number(tmp_path, monkeypatch):
+    """Twice as many images, all of them wrong, are twice as many comparisons of paths and of lines, not four times."""
+    counts = {}
+    for number in (50, 100, 200):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        items = [{"image": CountingPath(folder / f"{i}.png")} for i in range(number)]
+        with monkeypatch.context() as patch:
+            patch.setattr(checks_module, "find_images", lambda *args, found=items: found)
+            patch.setattr(checks_module, "str", lambda error: CountingPath(f"{error}"), raising=False)
+            checks = RunChecks(**RULES)
+            CountingPath.num_compared = 0
+            assert checks.images(folder) == []
+            assert len(checks._left_out) == number
+            counts[number] = CountingPath.num_compared
+    assert counts[200] <= 2 * counts[100] + 1 <= 4 * counts[50] + 3, counts
