@@ -11,6 +11,7 @@ process, for scripts that keep nothing.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import io
@@ -53,6 +54,13 @@ PRELOAD = [
 ]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOAD)
+
+
+@atexit.register
+def _end_what_runs() -> None:
+    """What a test that failed has left behind: multiprocessing would wait for it."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 @functools.cache
