@@ -339,7 +339,7 @@ def test_patches_and_windows_that_cannot_be_are_named(tmp_path, capfd, names):
         parser.get_parsed_content("run", eval_expr=True)
     lines = capfd.readouterr().err.splitlines()
     assert (
-        'error: patch_size: is [128, 100]; expected 2 whole multiples of 16; pass them as --patch_size "[128,112]"'
+        'error: patch_size: is [128, 100]; expected 2 positive multiples of 16; pass --patch_size "[128,112]"'
     ) in lines
     assert any(line.startswith("error: window_hu: is [400, -1000]; expected two numbers, the lower") for line in lines)
 

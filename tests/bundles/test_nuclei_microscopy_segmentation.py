@@ -186,7 +186,7 @@ def test_other_tiles_segment_a_folder_anew(tmp_path):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
     first = record()
     first.begin()
-    first.add(str(image), [output])
+    first.mark_finished(str(image), [output])
     assert record().is_finished(str(image))
     assert not record(**{"tiles#margin": 64}).is_finished(str(image))
     assert not record(**{"tiles#tile_size": 256}).is_finished(str(image))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[4]
+from tests.commands import start_ranks
+
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -58,12 +56,12 @@ def test_the_first_process_checks_for_both(make_pairs, tmp_path):
     Image.fromarray(np.full((32, 32), 9, np.uint8)).save(tmp_path / "labels/wrong.png")
     tifffile.imwrite(tmp_path / "images/colours.tif", np.zeros((4, 4, 3), np.uint8), photometric="rgb")
     (tmp_path / "run.py").write_text(SCRIPT)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "run.py")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("== ", "left out: ", "error: ", "note: "))]
+    ranks = start_ranks(2, tmp_path / "run.py", tmp_path)
+    errors = [rank.communicate(timeout=300)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    lines = [
+        line for line in "".join(errors).splitlines() if line.startswith(("== ", "left out: ", "error: ", "note: "))
+    ]
     first, second = (json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2))
 
     nothing = {"names": [], "seen": [], "code": 1}  # both end, and one of them says why
