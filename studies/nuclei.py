@@ -81,7 +81,7 @@ def read_options(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"is {text!r}; expected JSON ({error})") from None
     if not isinstance(options, dict):
-        raise argparse.ArgumentTypeError(f"is {text!r}; expected an object of JSON")
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a JSON object")
     if own := sorted(options.keys() & {*OWN_OPTIONS, "amp"}):
         raise argparse.ArgumentTypeError(f"has {', '.join(own)}, which this program sets; leave it out")
     return options

@@ -22,7 +22,7 @@ def table_of_metrics(paths: Sequence[Path]) -> str:
     runs = [json.loads(path.read_text())["metrics"] for path in paths]
     for path, run in zip(paths, runs, strict=True):
         if run.keys() != runs[0].keys():
-            raise SystemExit(f"{path}: has metrics {sorted(run)}; expected those of {paths[0]}: {sorted(runs[0])}")
+            raise SystemExit(f"{path}: has metrics {sorted(run)}; expected {sorted(runs[0])} as in {paths[0]}")
     rows = []
     for name in runs[0]:
         values = [run[name] for run in runs]

@@ -74,7 +74,7 @@ def open_storage(url: str) -> RDBStorage:
             time.sleep(1)  # of several processes that make the tables at once all but one fail, this once
     shown = re.sub(r":[^:@/]*@", ":***@", url)
     remedy = "start its server, install its driver, or correct --storage"
-    raise InputError(shown, f"cannot be opened ({reason})", "a data base, such as sqlite:///study.db", remedy)
+    raise InputError(shown, f"cannot be opened ({reason})", "a database URL, such as sqlite:///study.db", remedy)
 
 
 def open_study(args: argparse.Namespace, data: Sequence[list]) -> optuna.Study:
@@ -105,7 +105,7 @@ def open_study(args: argparse.Namespace, data: Sequence[list]) -> optuna.Study:
     other = {name: was.get(name) for name, value in settings.items() if was.get(name) != value}
     if other:
         expected = f"{ {name: settings[name] for name in other} } as in this run"
-        raise InputError(f"study {args.study}", f"has {other}", expected, "pass the same, or another --study")
+        raise InputError(f"study {args.study}", f"has {other}", expected, "pass the same values, or another --study")
     return study
 
 
@@ -163,14 +163,14 @@ def conclude(study: optuna.Study, args: argparse.Namespace) -> int:
     while written != (finished := sum(trial.state in FINISHED for trial in study.trials)):
         written = finished  # whoever writes last looks once more, so a trial that ended meanwhile is never missed
         if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
-            remedy = "start the command again once the processes that run them have ended"
-            raise InputError(f"study {args.study}", "has no complete trial", "one at least", remedy)
+            remedy = "run the command again after the processes that run them have ended"
+            raise InputError(f"study {args.study}", "has no complete trial", "at least one", remedy)
         write_overlay(study, args.overlay, args)
         plot(study, args.output)
     return finished
 
 
-def whole(text: str) -> int:
+def positive_integer(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
@@ -185,7 +185,9 @@ def options(text: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(f'{text!r} is not JSON such as {{"amp": true}}') from error
     unknown, searched = sorted(ids - load("train").keys()), sorted(keys.keys() & SEARCHED)
     if unknown or searched:
-        raise argparse.ArgumentTypeError(f"train.json has no {unknown}" if unknown else f"{searched} are searched")
+        raise argparse.ArgumentTypeError(
+            f"train.json has no {unknown}" if unknown else f"{searched} are chosen by the search: leave them out"
+        )
     return keys
 
 
@@ -195,9 +197,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "runs/tune", help="folder of study, trainings, plots")
     parser.add_argument("--storage", help="Optuna's storage URL (default: OUTPUT/study.db, SQLite)")
     parser.add_argument("--study", default="nuclei", help="name of the study within the storage")
-    parser.add_argument("--num_trials", type=whole, default=30, help="finished trials of the study, all processes")
-    parser.add_argument("--max_epochs", type=whole, default=20)
-    parser.add_argument("--val_interval", type=whole, default=5, help="epochs from one score to the next")
+    parser.add_argument(
+        "--num_trials", type=positive_integer, default=30, help="finished trials of the study, all processes"
+    )
+    parser.add_argument("--max_epochs", type=positive_integer, default=20)
+    parser.add_argument("--val_interval", type=positive_integer, default=5, help="epochs from one score to the next")
     parser.add_argument("--overlay", type=Path, default=CONFIGS / "fit_tuned.json", help="file to write")
     parser.add_argument("--options", type=options, default={}, help='further keys of train.json, {"amp": true}')
     args = parser.parse_args()
@@ -211,10 +215,10 @@ def main() -> None:
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command goes on from the trials that are finished") from None
+        raise SystemExit("stopped; run the same command again to continue after the finished trials") from None
     print(f"{args.overlay}: {SCORE} {study.best_value:.4f}, {study.best_params}, {finished} trials")
     if finished < args.num_trials:
-        print(f"other processes run the rest of {args.num_trials} and write these files again; if not, start again")
+        print(f"other processes run the rest of {args.num_trials} trials and update these files; if none, start again")
 
 
 if __name__ == "__main__":

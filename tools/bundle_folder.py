@@ -37,15 +37,15 @@ def read_config(path: Path) -> dict[str, Any]:
         >>> _ = path.write_text('["max_epochs", 3]')
         >>> read_config(path)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        bundlekit.errors.InputError: ...train.json: is a list; expected an object of JSON; correct it, or copy it again
+        bundlekit.errors.InputError: ...train.json: is a list; expected a JSON object; correct it, or copy it again
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         found = f"cannot be read ({describe(error)})"
-        raise InputError(path, found, "an object of JSON", "correct it, or copy it again") from error
+        raise InputError(path, found, "a JSON object", "correct it, or copy it again") from error
     if not isinstance(value, dict):
-        raise InputError(path, f"is a {type(value).__name__}", "an object of JSON", "correct it, or copy it again")
+        raise InputError(path, f"is a {type(value).__name__}", "a JSON object", "correct it, or copy it again")
     return value
 
 
@@ -73,7 +73,7 @@ def load_network(bundle: Path, *overlays: str, ckpt_path: str | os.PathLike | No
         raise InputError(bundle / "configs/inference.json", found, "a network", "correct its arguments") from error
     if not isinstance(network, nn.Module):
         found = f"network_def is a {type(network).__name__}"
-        raise InputError(bundle / "configs/inference.json", found, "a torch.nn.Module", "give its class as _target_")
+        raise InputError(bundle / "configs/inference.json", found, "a torch.nn.Module", "name its class in _target_")
     ckpt_path = ckpt_path or bundle / "models/model.pt"
     check_weights(ckpt_path, network)
     network.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=True))
@@ -91,7 +91,7 @@ def image_shapes(bundle: Path, network: nn.Module) -> list[tuple[int, ...]]:
         InputError: where metadata.json gives none, the network does not take them, or gives values that are not finite.
     """
     path = bundle / "configs/metadata.json"
-    expected = "of inputs, image: num_channels, and spatial_shape as '32*n' for each axis, that the network takes"
+    expected = "num_channels and spatial_shape of inputs, image, such as '32*n' for each axis, that the network takes"
     try:
         image = read_config(path)["network_data_format"]["inputs"]["image"]
         allowed = [[eval(text, {"__builtins__": {}, "n": n}) for n in (2, 3, 4, 5)] for text in image["spatial_shape"]]
@@ -103,7 +103,7 @@ def image_shapes(bundle: Path, network: nn.Module) -> list[tuple[int, ...]]:
         found = f"network_data_format cannot be used ({describe(error)})"
         raise InputError(path, found, expected, "correct it, or the network") from error
     if not all(finite):
-        found = "the network gives values that are not finite"
+        found = "the network returns values that are not finite"
         raise InputError(bundle / "models/model.pt", found, "finite ones", "train and save it again")
     return shapes
 

@@ -52,7 +52,9 @@ def mend_torchvision(python: Path) -> None:
     (packages / "torchvision_schemas.py").write_text(SCHEMAS)
     (packages / "torchvision_schemas.pth").write_text("import torchvision_schemas\n")
     if not imports(python, "torchvision.utils"):
-        raise SystemExit(f"{python}: cannot import torchvision; expected one for the torch that is installed")
+        raise SystemExit(
+            f"{python}: cannot import torchvision; expected a version that fits the installed torch; install it"
+        )
 
 
 def main() -> None:

@@ -136,7 +136,7 @@ def begun(args: argparse.Namespace) -> dict[str, Any] | None:
     now = settings_of(args)
     other = [f"--{name} {was.get(name)}, not {value}" for name, value in now.items() if was.get(name) != value]
     if other:
-        raise SystemExit(f"error: {path}: was begun with {'; '.join(other)}; pass the same as then, or {remedy[5:]}")
+        raise SystemExit(f"error: {path}: was started with {'; '.join(other)}; pass the same again, or {remedy[5:]}")
     return state
 
 
@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 def setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is no setting; expected NAME=VALUE, as batch_size=4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a setting; expected NAME=VALUE, such as batch_size=4")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

@@ -59,8 +59,8 @@ def write_exported(bundle: Path, network: nn.Module, image: torch.Tensor, path: 
             write(bundle, network, image, axes, path)
     except Exception as error:  # torch's own, of many kinds and pages
         found = f"the network cannot be exported ({type(error).__name__})"
-        expected = "one whose operations do not depend on the values of the image"
-        remedy = f"give it such steps by configs/{FIXED_STEPS}.json, or leave the format out of --formats"
+        expected = "operations that do not depend on the values of the image"
+        remedy = f"export with configs/{FIXED_STEPS}.json, or omit the format from --formats"
         raise InputError(path.name, found, expected, remedy) from error
 
 

@@ -102,7 +102,7 @@ def find_output(folder: Path, image: Path, ending: str) -> Path:
     paths = [folder / f"{name}_{ending}{suffix}" for suffix in (".png", ".nii.gz")]
     found = [path for path in paths if path.is_file()]
     if not found:
-        raise InputError(paths[0], "was not written", "what inference makes of the image", "read its messages above")
+        raise InputError(paths[0], "was not written", "the output of inference", "see its messages above")
     return found[0]
 
 

@@ -112,10 +112,10 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
             yield f"{config}: version is {own}; expected x.y.z with an entry in changelog; add it"
         unsaid = [key for key in SAID if not (isinstance(metadata.get(key), str) and metadata[key].strip())]
         if unsaid:
-            yield f"{config}: has no text as {', '.join(unsaid)}; expected one for each; add it"
+            yield f"{config}: has no text for {', '.join(unsaid)}; expected one for each; add it"
         for key in (key for key in VERSIONS if key not in unsaid):
             if not re.fullmatch(r"\d+(\.\d+)+\S*", metadata[key]):
-                yield f"{config}: {key} is {metadata[key]!r}; expected a version as 1.2.3; correct it"
+                yield f"{config}: {key} is {metadata[key]!r}; expected a version such as 1.2.3; correct it"
         found = required.get(name) if isinstance(required, dict) else required
         if found != version:
             yield f"{config}: required_packages_version has {name} {found}; expected {version}, as in setup.cfg; set it"
@@ -123,11 +123,11 @@ def faults(bundle: Path, host: str | None = None) -> Iterator[str]:
         doubled = [path for path in hosted if [other.name for other in hosted].count(path.name) > 1]
         if doubled:
             names = ", ".join(str(path.relative_to(bundle)) for path in doubled)
-            yield f"{bundle}: {names} would have one address; expected names of their own; rename all but one"
+            yield f"{bundle}: {names} would have the same address; expected unique names; rename all but one"
         for path in files_of(bundle):
             if path not in hosted and path.stat().st_size > LARGEST_MB * 10**6:
                 remedy = "pass --host" if path.parent == bundle / "models" else "make it smaller"
-                yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected {LARGEST_MB} at most; {remedy}"
+                yield f"{path}: has {path.stat().st_size / 10**6:.1f} MB; expected at most {LARGEST_MB}; {remedy}"
         yield from faults_of_weights(bundle, metadata)
     except InputError as error:
         yield str(error)
@@ -146,7 +146,7 @@ def faults_of_weights(bundle: Path, metadata: dict) -> Iterator[str]:
             yield f"{ckpt}: {key} is {found}; expected finite values of {own[key].dtype}; train and save it again"
             return
     configs = {"metadata.json": metadata, "inference.json": read_config(bundle / INFERENCE)}
-    remedy = f"if those are right, run make export BUNDLE={bundle.name}"
+    remedy = f"run make export BUNDLE={bundle.name}, unless model.pt or configs/ are at fault"
     for path in exported:
         for found, expected in faults_of_exported(path, network, image_shapes(bundle, network), configs):
             yield f"{path}: {found}; expected {expected}; {remedy}"
@@ -166,16 +166,16 @@ def faults_of_exported(
     saved, state = network.state_dict(), exported.state_dict
     kinds = [{key: (value.dtype, value.shape) for key, value in weights.items()} for weights in (saved, state)]
     if kinds[0] != kinds[1] or not all(torch.equal(saved[key], state[key]) for key in saved):
-        yield "holds other weights than model.pt", "those"
+        yield "has other weights than model.pt", "the same weights"
     elif not off <= TOLERANCE:
-        yield f"differs from the network of inference.json by {off:.1e} of the largest output", f"{TOLERANCE:g} at most"
+        yield f"differs from the network of inference.json by {off:.1e} of the largest output", f"at most {TOLERANCE:g}"
     for name, config in configs.items():
         try:
             same = json.loads(exported.configs[name]) == config
         except ValueError:
             same = False
         if not same:
-            yield f"holds another {name} than configs/, or none", "that of configs/"
+            yield f"has no {name}, or another one than configs/", f"the {name} of configs/"
 
 
 def check_named(path: Path) -> None:
@@ -365,9 +365,9 @@ def main() -> None:
     if unknown := set(args.bundles) - set(known):
         parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
     if args.host is not None and not re.match(r"\w+://.", args.host):
-        parser.error(f"--host {args.host!r}: is no URL; expected one as https://example.org/weights")
+        parser.error(f"--host {args.host!r}: is not a URL; expected one such as https://example.org/weights")
     if args.no_trial and args.acceptance:
-        parser.error("--acceptance is a part of the trial; expected it without --no_trial")
+        parser.error("--acceptance is part of the trial; remove --no_trial")
     output = args.output.resolve()
     try:
         require_writable_folder(output, "pass another one as --output")

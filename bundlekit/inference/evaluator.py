@@ -117,8 +117,10 @@ class FileEvaluator(SupervisedEvaluator):
         except Exception as error:  # memory above all, and whatever a transform cannot cope with
             logger.info("%s cannot be segmented", files, exc_info=True)
             reason = _explain(error)
-        remedy = "look at the file, or at the memory and the disk where the reason is one of these"
-        problem = InputError(json.loads(files)[0], f"could not be segmented ({reason})", "outputs", remedy)
+        remedy = "check the file, or free memory or disk space if the reason is one of these"
+        problem = InputError(
+            json.loads(files)[0], f"could not be segmented ({reason})", "a file that can be segmented", remedy
+        )
         return self._leave_out(engine, str(problem))
 
     def _leave_out(self, engine: SupervisedEvaluator, problem: str) -> Any:

@@ -106,8 +106,9 @@ class OverlapTileInferer(Inferer):
         whole = [side + 2 * self.margin for side in sides]
         if list(output.shape[2:]) != whole:
             raise ValueError(
-                f"the network gave {tuple(output.shape[2:])} for tiles of {tuple(whole)}; expected that size or "
-                f"{tuple(sides)}: set margin to what the network loses on each side, and tile_size to what it accepts"
+                f"the network returned {tuple(output.shape[2:])} for tiles of {tuple(whole)}; expected that size or "
+                f"{tuple(sides)}: set margin to the border that the network crops on each side, and tile_size to "
+                "a size that it accepts"
             )
         for axis, side in enumerate(sides, start=2):
             output = output.narrow(axis, self.margin, side)

@@ -48,13 +48,13 @@ class HausdorffDistanceMm(CumulativeIterationMetric):
     def __init__(self, include_background: bool = False, percentile: float = 95.0) -> None:
         super().__init__()
         if not 0 < percentile <= 100:
-            raise ValueError(f"percentile is {percentile}; expected more than 0 and 100 at most")
+            raise ValueError(f"percentile is {percentile}; expected a number above 0 and at most 100")
         self.include_background = include_background
         self.percentile = percentile
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         if not isinstance(y, MetaTensor):
-            raise TypeError(f"y is a {type(y).__name__}; expected a MetaTensor, whose affine gives the size of a voxel")
+            raise TypeError(f"y is a {type(y).__name__}; expected a MetaTensor, whose affine gives the voxel size")
         spacing_mm = voxel_sizes(np.asarray(y.affine, float))
         first = 0 if self.include_background else 1
         pred, truth = torch.as_tensor(y_pred)[:, first:].cpu() > 0, y.as_tensor()[:, first:].cpu() > 0
@@ -76,5 +76,5 @@ class HausdorffDistanceMm(CumulativeIterationMetric):
         """The mean of what was computed since the last reset."""
         buffer = self.get_buffer()
         if not isinstance(buffer, torch.Tensor):
-            raise ValueError("no volume was measured; expected one at least")
+            raise ValueError("got no volume; expected at least one: call the metric on a batch before aggregate()")
         return do_metric_reduction(buffer, "mean")[0]

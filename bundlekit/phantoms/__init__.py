@@ -64,6 +64,6 @@ def make_dataset(
         [{'image': 'images/001.png', 'label': 'labels/001.png'}]
     """
     if name not in KINDS:
-        raise ValueError(f"no phantom named {name!r}, wanted one of: {', '.join(sorted(KINDS))}")
+        raise ValueError(f"there is no phantom {name!r}; expected one of {', '.join(sorted(KINDS))}")
     counts = {"training": training, "validation": validation, "test": test}
     write_dataset(name, KINDS[name], Path(directory), counts, KINDS[name].size if size is None else size, seed)

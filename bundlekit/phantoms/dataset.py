@@ -106,8 +106,8 @@ def _refuse_foreign(name: str, directory: Path, planned: set[str]) -> None:
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir()}
     foreign = sorted(present - planned if _is_truth_of(name, directory / "truth.json") else present)
     if foreign:
-        found = f"holds {len(foreign)} files that this {name} phantom would not write, as {foreign[0]}"
-        raise InputError(directory, found, "a new or empty folder", "choose another one, or empty this one yourself")
+        found = f"holds {len(foreign)} files that are not from an earlier {name} phantom, such as {foreign[0]}"
+        raise InputError(directory, found, "a new or empty folder", "choose another one, or empty this one")
 
 
 def _item(kind: PhantomKind, number: int) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def write_dataset(
         [{'image': 'images/000.png', 'objects': 0}]
     """
     if min(counts.values()) < 0 or not any(counts.values()):
-        raise ValueError(f"got {dict(counts)} phantoms, wanted counts >= 0 with one above 0 at least")
+        raise ValueError(f"got {dict(counts)} phantoms; expected counts of at least 0, and at least one above 0")
     sections = _items(kind, counts)
     items = [item for section in sections.values() for item in section]
     planned = {path for item in items for value in item.values() for path in ensure_tuple(value)}

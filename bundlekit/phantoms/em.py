@@ -176,7 +176,7 @@ def membrane_em(rng: np.random.Generator, size: int) -> Phantom:
         True
     """
     if size < _MIN_SIZE_PX:
-        raise ValueError(f"size is {size} px, wanted {_MIN_SIZE_PX} px at least, for a few whole cells to fit")
+        raise ValueError(f"size is {size} px; expected at least {_MIN_SIZE_PX} px, so that a few whole cells fit")
     regions = _regions(rng, size)
     cells, count = _cells(rng, regions)
     depth = distance_transform_edt(cells)

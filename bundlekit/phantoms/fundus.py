@@ -77,7 +77,7 @@ def fundus(rng: np.random.Generator, size: int) -> Phantom:
         ((100, 150, 3), True)
     """
     if size < _MIN_SIZE_PX:
-        raise ValueError(f"size is {size} px, wanted {_MIN_SIZE_PX} px at least, for a disc of a few pixels")
+        raise ValueError(f"size is {size} px; expected at least {_MIN_SIZE_PX} px, so that the disc has a few pixels")
     shape = (round(_ASPECT * size), size)
     grid = np.mgrid[: shape[0], : shape[1]][::-1].astype(float)
     eye = ("left", "right")[rng.integers(2)]

@@ -205,7 +205,7 @@ def gland_histology(rng: np.random.Generator, size: int) -> Phantom:
         True
     """
     if size < _MIN_SIZE_PX:
-        raise ValueError(f"size is {size} px, wanted {_MIN_SIZE_PX} px at least, for a whole gland to fit")
+        raise ValueError(f"size is {size} px; expected at least {_MIN_SIZE_PX} px, so that a whole gland fits")
     ids, radii = _glands(rng, size)
     edge_px = distance_transform_edt(~find_boundaries(ids, mode="inner"))
     far_px, depth_px = np.where(ids > 0, 0, edge_px), np.where(ids > 0, edge_px, 0)

@@ -96,7 +96,7 @@ def nuclei_microscopy(rng: np.random.Generator, size: int) -> Phantom:
         True
     """
     if size < _MIN_SIZE_PX:
-        raise ValueError(f"size is {size} px, wanted {_MIN_SIZE_PX} px at least, for a few whole nuclei to fit")
+        raise ValueError(f"size is {size} px; expected at least {_MIN_SIZE_PX} px, so that a few whole nuclei fit")
     ids = _nuclei(rng, size)
     appearance = _APPEARANCES[rng.integers(len(_APPEARANCES))]
     light = _shown(rng, _density(rng, ids), appearance)

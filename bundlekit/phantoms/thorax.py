@@ -113,7 +113,9 @@ def thorax(rng: np.random.Generator, size: int, stature: float | None = None) ->
         ((96, 96, 62), True)
     """
     if size < _MIN_SIZE:
-        raise ValueError(f"size is {size} voxels, wanted {_MIN_SIZE} at least, for a few whole voxels of each label")
+        raise ValueError(
+            f"size is {size} voxels; expected at least {_MIN_SIZE}, so that each label has a few whole voxels"
+        )
     if stature is None:
         stature = 1.0 if size < _MIN_SIZE_OF_CHILDREN or rng.random() < 0.5 else float(rng.uniform(_MIN_STATURE, 1))
     xyz, affine = _grid(size)

@@ -18,7 +18,9 @@ _LPS = ((-1.0, 0, 0, 0), (0, -1.0, 0, 239), (0, 0, 1.0, 0), (0, 0, 0, 1.0))  # a
 
 def _check_size(size: int) -> None:
     if size < _MIN_SIZE:
-        raise ValueError(f"size is {size} voxels, wanted {_MIN_SIZE} at least, for a few whole voxels of each label")
+        raise ValueError(
+            f"size is {size} voxels; expected at least {_MIN_SIZE}, so that each label has a few whole voxels"
+        )
 
 
 def _shape(size: int, *shares: float) -> tuple[int, ...]:
@@ -194,7 +196,7 @@ INFANT_BRAIN = PhantomKind(
 
 BRAIN_TUMOR = PhantomKind(
     generate=brain_tumor,
-    description="Phantom of a glioma, a file for each modality; 3 occurs in the labels of BraTS up to 2016 alone",
+    description="Phantom of a glioma, a file for each modality; 3 occurs only in the labels of BraTS up to 2016",
     modality=("flair", "t1", "t1ce", "t2"),
     labels=("background", "necrotic core", "oedema", "non-enhancing core", "enhancing tumour"),
     ending=".nii.gz",

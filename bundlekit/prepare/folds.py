@@ -32,6 +32,8 @@ def split_fold(cases: Iterable[str], fold: int, num_folds: int) -> dict[str, lis
     test = names[fold::num_folds]
     others = sorted(set(names) - set(test))
     if not test or len(others) < 2:
-        raise ValueError(f"{len(names)} cases leave a list empty; expected more than {max(fold, 2)}; add cases")
+        raise ValueError(
+            f"{len(names)} cases are too few for fold {fold}; expected more than {max(fold, 2)}; add cases"
+        )
     validation = others[_VALIDATION_STEP - 1 :: _VALIDATION_STEP] or others[-1:]
     return {"training": sorted(set(others) - set(validation)), "validation": validation, "test": test}

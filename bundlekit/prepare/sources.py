@@ -60,13 +60,15 @@ def read_ids(path: str | os.PathLike, thing: str) -> np.ndarray:
     image = read_picture(path)
     if image.mode not in _ID_MODES:
         found = f"has pixels of the type {image.mode!r}"
-        raise InputError(path, found, "one whole number for each pixel", "save the ids, not colours")
+        raise InputError(path, found, "one integer per pixel", "save the ids, not colours")
     ids = np.asarray(image)
     if ids.min() < 0 or ids.max() > _MAX_ID:
         found = f"holds ids from {ids.min()} to {ids.max()}"
-        raise InputError(path, found, f"0 to {_MAX_ID}", "number them from 1 up")
+        raise InputError(path, found, f"0 to {_MAX_ID}", "number the objects from 1")
     if set(np.unique(ids)) in ({255}, {0, 255}):
-        raise InputError(path, "holds the one id 255", f"an id for each {thing}", "label the pieces of this mask")
+        raise InputError(
+            path, "holds only the id 255 (a binary mask)", f"an id for each {thing}", "label its connected components"
+        )
     return ids.astype(np.uint16)
 
 
@@ -108,7 +110,7 @@ def read_split(path: str | os.PathLike) -> dict[str, str]:
         path: the file; its splits are the keys of ``SECTIONS``.
 
     Raises:
-        InputError: where it cannot be read, names no image, or one twice, or another split.
+        InputError: where it cannot be read, lists no image, or one twice, or another split.
 
     Example:
         >>> import pathlib, tempfile
@@ -124,8 +126,8 @@ def read_split(path: str | os.PathLike) -> dict[str, str]:
         if split not in SECTIONS:
             raise InputError(path, f"image {name!r} has the split {split!r}", "train, val or test", remedy)
         if name in splits:
-            raise InputError(path, f"image {name!r} is there twice", "each image once", remedy)
+            raise InputError(path, f"image {name!r} is listed twice", "each image once", remedy)
         splits[name] = split
     if not splits:
-        raise InputError(path, "names no image", "one at least", remedy)
+        raise InputError(path, "lists no image", "at least one", remedy)
     return dict(sorted(splits.items()))

@@ -123,13 +123,13 @@ def _note(path: str, labels: np.ndarray, left_out_ml: Mapping[str, float]) -> st
     if not missing:
         return None
     if len(missing) == 2:
-        remedy = "look at the volume: its lungs may lie outside it, or its values may be no Hounsfield units"
+        remedy = "check the volume: it may not show the lungs, or its values may not be Hounsfield units"
         return str(InputNote(path, "no lung was found in it", "one or two lungs", remedy))
     found = f"no {missing[0]} lung was found in it"
     small_ml = left_out_ml[missing[0]]
     if small_ml:
         found += f" ({small_ml:.0f} ml on that side were left out, in pieces of less than a tenth of the other one)"
-    return str(InputNote(path, found, "two lungs", "look at the volume, unless it is known to have only one"))
+    return str(InputNote(path, found, "two lungs", "check the volume, unless the patient has only one lung"))
 
 
 class LungReport:

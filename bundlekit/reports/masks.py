@@ -75,7 +75,7 @@ class MaskReport:
             row = {"image": Path(path).name, **measure_mask(convert_to_numpy(item["pred"])[0])}
             self.record.keep_row(row)
             if not row["found"]:
-                remedy = "look at the image, which may show another place or be too dark"
+                remedy = f"check the image: it may not show the {self.what}, or be too dark"
                 note = InputNote(path, f"no {self.what} found", "one", remedy)
                 print_line(f"note: {note}")
 

@@ -114,11 +114,13 @@ def effective_receptive_field(
         output = network(padded)
         if output.shape[2:] != padded.shape[2:]:
             raise ValueError(
-                f"the network gave {tuple(output.shape[2:])} for an image of {tuple(padded.shape[2:])}; expected the "
-                "same size: use a network with same padding"
+                f"the network returned {tuple(output.shape[2:])} for an image of {tuple(padded.shape[2:])}; expected "
+                "the same size: use a network with same padding"
             )
         if not 0 <= channel < output.shape[1]:
-            raise ValueError(f"channel is {channel}; expected 0 to {output.shape[1] - 1}: choose one of the output's")
+            raise ValueError(
+                f"channel is {channel}; expected 0 to {output.shape[1] - 1}: choose one of the output's channels"
+            )
         (gradient,) = torch.autograd.grad(output[(0, channel, *pixel)], leaf)
     return gradient[0].abs().sum(0)
 

@@ -81,7 +81,9 @@ class ReceptiveFieldPicture:
 
     def _require_pictures(self) -> None:
         if idist.all_reduce(self._num_pictures) == 0:  # of all processes that share the images
-            raise ValueError(f"no receptive field was drawn: no image has the pixel {self.pixel}; the rest is done")
+            raise ValueError(
+                f"no receptive field was drawn: no image has the pixel {self.pixel}; all other outputs were written"
+            )
 
     def __call__(self, engine: Evaluator) -> None:
         for image in images_in_batch(engine):

@@ -63,7 +63,7 @@ class SolverReport:
                 "disable the report for other networks"
             )
         if len(set(names)) < len(names):
-            raise ValueError(f"the ODE blocks are called {', '.join(names)}; expected names that differ: rename them")
+            raise ValueError(f"the ODE blocks are called {', '.join(names)}; expected unique names: rename them")
         self.path = Path(output_dir, "nfe.json")
         self._counts: dict[str, list[torch.Tensor]] = {}
         self._rows: list[dict[str, Any]] = []
@@ -93,14 +93,14 @@ class SolverReport:
         images = images_in_batch(engine)
         if len(images) != 1:
             raise ValueError(
-                f"the batch holds {len(images)} images; expected 1, as the passes of several cannot be told apart: set "
-                "the dataloader's batch_size to 1"
+                f"the batch holds {len(images)} images; expected 1, because the passes of several cannot be "
+                "distinguished: set the dataloader's batch_size to 1"
             )
         name = image_file_name(images[0])
         if unused := [block for block, counts in self._counts.items() if not counts]:
             raise RuntimeError(
                 f"{name}: no pass through the ODE blocks {', '.join(unused)}; expected the evaluator to run the "
-                "report's network: give both the same one, not compiled"
+                "report's network: pass the same network to both, not compiled"
             )
         counts = {block: torch.cat(parts).cpu().double() for block, parts in self._counts.items()}
         means = {block: nfe.mean().item() for block, nfe in counts.items()}

@@ -102,7 +102,9 @@ class TrainingState:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             other = {name: was for name, was in state["settings"].items() if self.settings.get(name) != was}
             if other:
-                raise ValueError(f"it had {other}, this run has { {name: self.settings.get(name) for name in other} }")
+                raise ValueError(
+                    f"it was trained with {other}, this run has { {name: self.settings.get(name) for name in other} }"
+                )
             self.network.load_state_dict(state["network"])
             for name, value in self.objects.items():
                 value.load_state_dict(state["objects"][name])

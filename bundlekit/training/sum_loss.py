@@ -38,7 +38,7 @@ class SumLoss(nn.Module):
     def __init__(self, **losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         if not losses:
-            raise ValueError("got no loss; expected one at least, as dice=DiceLoss()")
+            raise ValueError("got no loss; expected at least one, such as dice=DiceLoss()")
         self.losses = losses
         self.terms: dict[str, torch.Tensor] = {}
 

@@ -68,7 +68,7 @@ def note_units(path: str, values: np.ndarray) -> InputNote | None:
     Example:
         >>> print(note_units("mri.nii.gz", np.arange(256)))
         mri.nii.gz: holds values from 0 to 255, none as low as air or lung; expected a CT volume in Hounsfield units \
-(air -1000, water 0); export it with its rescale slope and intercept, or take it out if it is no CT
+(air -1000, water 0); export it with its rescale slope and intercept, or remove it if it is not a CT volume
     """
     offset = find_offset(values)
     if offset == 0:
@@ -76,10 +76,10 @@ def note_units(path: str, values: np.ndarray) -> InputNote | None:
     found = f"holds values from {values.min():g} to {values.max():g}"
     expected = "a CT volume in Hounsfield units (air -1000, water 0)"
     if offset is None:
-        remedy = "export it with its rescale slope and intercept, or take it out if it is no CT"
+        remedy = "export it with its rescale slope and intercept, or remove it if it is not a CT volume"
         return InputNote(path, f"{found}, none as low as air or lung", expected, remedy)
     remedy = f"{offset} is subtracted: export it with its rescale intercept if that is wrong"
-    return InputNote(path, f"{found}, as scanners store them", expected, remedy)
+    return InputNote(path, f"{found}, as if stored without intercept", expected, remedy)
 
 
 class HounsfieldUnitsd(MapTransform):

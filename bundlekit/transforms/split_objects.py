@@ -111,7 +111,8 @@ class SplitObjects(Transform):
             count += np.count_nonzero(kept)
         if self.max_objects is not None and count > self.max_objects:
             raise ValueError(
-                f"found {count} objects; expected {self.max_objects} at most: raise min_size_px, or cut the image up"
+                f"found {count} objects; expected at most {self.max_objects}: increase min_size_px, or "
+                "segment parts of the image"
             )
         np.negative(labels, out=labels)
         dtype = torch.int32 if isinstance(img, torch.Tensor) else np.int32

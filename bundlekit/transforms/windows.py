@@ -56,7 +56,7 @@ class Foveate(Transform):
         rim = (min(sides) - 1) / 2
         if self.fovea_px >= rim:
             raise ValueError(
-                f"fovea_px is {self.fovea_px} and the window {sides}; expected less than {rim}: shrink the fovea"
+                f"fovea_px is {self.fovea_px} and the window {sides}; expected less than {rim}: reduce fovea_px"
             )
         r = np.sqrt(sum(x**2 for x in np.ogrid[tuple(slice(-(n - 1) / 2, n / 2) for n in sides)]))
         level = self.num_levels * np.clip((r - self.fovea_px) / (rim - self.fovea_px), 0, 1)
@@ -121,7 +121,7 @@ class NonUniformSample(Transform):
         if not 0 <= f < half_size <= half_window or (window - size) % 2:
             raise ValueError(
                 f"fovea_px is {f}, output_size {size}, window {window}; expected 0 <= fovea_px < (output_size - 1) / 2 "
-                "<= (window - 1) / 2, and both odd or both even: change output_size or the window's size"
+                "<= (window - 1) / 2, and both odd or both even: change output_size or the window size"
             )
         u = np.arange(size) - half_size
         stretch = (half_window - half_size) / (half_size - f) ** 2

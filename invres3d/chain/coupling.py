@@ -88,7 +88,7 @@ class AdditiveCoupling(nn.Module):
         if channels % 2:
             raise ValueError(f"a coupling got {channels} channels; expected an even number: it halves them")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; expected a share of at least 0 and less than 1")
+            raise ValueError(f"dropout is {dropout}; expected a probability of at least 0 and less than 1")
         self.dropout = dropout
         self.n1 = Branch(channels // 2, order)
         self.n2 = Branch(channels // 2, order)

@@ -30,8 +30,8 @@ def check_engine(engine: str) -> None:
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     if not is_installed(engine):
-        remedy = "install it with pip install memcnn, or take engine 'native', which trains the same network"
-        raise ModuleNotFoundError(f"engine is 'memcnn', but the package memcnn is not there; {remedy}", name="memcnn")
+        remedy = "run pip install memcnn, or use engine 'native', which trains the same network"
+        raise ModuleNotFoundError(f"engine is 'memcnn', but memcnn is not installed; {remedy}", name="memcnn")
 
 
 class Chain(nn.Module):

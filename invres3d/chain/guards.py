@@ -49,15 +49,15 @@ def require_plain(chain: nn.Module) -> None:
         >>> chain = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
         >>> require_plain(chain)
         Traceback (most recent call last):
-        RuntimeError: 0 in the chain has a parametrization, which the native engine passes by; expected plain modules: \
-remove it, or use engine='checkpoint'
+        RuntimeError: 0 in the chain has a parametrization, which the native engine does not support; expected plain \
+modules: remove it, or use engine='checkpoint'
     """
     for name, module in chain.named_modules():
         what = _what_hides(module) if module is not chain else None
         if what is not None:
             raise RuntimeError(
-                f"{name} in the chain has {what}, which the native engine passes by; expected plain modules: remove "
-                "it, or use engine='checkpoint'"
+                f"{name} in the chain has {what}, which the native engine does not support; expected plain modules: "
+                "remove it, or use engine='checkpoint'"
             )
 
 

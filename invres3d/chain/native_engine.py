@@ -48,16 +48,16 @@ class _Autocast:
 def _require_first_backward(levels: list[torch.Tensor] | None) -> None:
     if levels is None:
         raise RuntimeError(
-            "the native engine got a second backward pass through one forward pass; its states are used up by the "
-            "first: run forward again, or use engine='checkpoint'"
+            "the native engine got a second backward pass through one forward pass; the first one has overwritten its "
+            "states: run forward again, or use engine='checkpoint'"
         )
 
 
 def _require_same_parameters(used: UsedParameters, chain: Chain) -> None:
     if not used.are_those_of(chain):
         raise RuntimeError(
-            "the native engine met other parameters in the backward pass than in the forward pass; expected the "
-            "same ones, unchanged: change them after backward only, or use engine='checkpoint'"
+            "the parameters have changed between forward and backward pass; the native engine expected the "
+            "same ones, unchanged: change them only after backward, or use engine='checkpoint'"
         )
 
 
@@ -124,8 +124,8 @@ def _explain_mismatch(chain: Chain, first: int, levels: list[torch.Tensor], all_
         step.advance_(levels, factors)  # type: ignore[operator]
         sizes.append(largest_magnitude(levels[-2:]))
     return explain_range("native", torch.tensor(sizes).max().item()) or (
-        "the native engine computed back another state than the forward pass had, so the gradients are wrong; "
-        "expected operations that give the same bits twice: see torch.use_deterministic_algorithms, or use "
+        "the native engine recomputed a state that differs from the forward pass, so the gradients are wrong; "
+        "expected bitwise reproducible operations: see torch.use_deterministic_algorithms, or use "
         "engine='checkpoint'"
     )
 

@@ -19,7 +19,7 @@ def _require_squeezable(channels: Sequence[int]) -> None:
         if below % 8 or not 0 < below < 4 * above:
             raise ValueError(
                 f"channels[{i}] is {below} after {above}; expected a multiple of 8 below {4 * above}: an eighth of "
-                "it comes from the level above, from less than half of the channels there"
+                "it comes down from the level above, and less than half of the channels there may go down"
             )
 
 

@@ -28,7 +28,7 @@ def require_volume(name: str, shape: list[int], in_channels: int, step: int, div
         >>> require_volume("UNet3D", [1, 4, 20, 16, 16], 4, 8, 8)
         Traceback (most recent call last):
         ...
-        ValueError: UNet3D got a volume of [20, 16, 16] voxels; expected multiples of 8, one of them at least 16: ...
+        ValueError: UNet3D got a volume of [20, 16, 16] voxels; expected multiples of 8, and at least 16 along ...
     """
     if len(shape) != 5 or shape[0] < 1 or shape[1] != in_channels:
         raise ValueError(f"{name} got shape {shape}; expected (N, {in_channels}, D, H, W) with N of at least 1")
@@ -38,8 +38,8 @@ def require_volume(name: str, shape: list[int], in_channels: int, step: int, div
         wanted[-1] = 2 * step
     if size != wanted:
         raise ValueError(
-            f"{name} got a volume of {size} voxels; expected multiples of {divisor}, one of them at least "
-            f"{2 * step}: pad to {wanted}"
+            f"{name} got a volume of {size} voxels; expected multiples of {divisor}, and at least {2 * step} "
+            f"along one axis: pad to {wanted}"
         )
 
 

@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         memory, reserve = parse_bytes(options.memory), parse_bytes(options.reserve, "reserve")
         if memory <= reserve:
             raise ValueError(
-                f"memory is {options.memory} and reserve {options.reserve}; expected more memory than is left free: "
-                "lower --reserve"
+                f"memory is {options.memory} and reserve {options.reserve}; expected memory above reserve: reduce "
+                "--reserve"
             )
         trainings = list_trainings(options.num_couplings, amps, not options.no_vae, **settings)
         for i, training in enumerate(trainings, start=1):
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{' x '.join(map(str, options.patch))} voxels, batch of {options.batch_size}, {options.in_channels} to "
         f"{options.out_channels} channels, {options.optimizer}; {format_bytes(memory - reserve)} "
-        f"({format_bytes(memory)} less {format_bytes(reserve)} to leave free)\n"
+        f"({format_bytes(memory)} less {format_bytes(reserve)} kept free)\n"
     )
     print(format_table(predictions, memory - reserve))
     if options.largest:

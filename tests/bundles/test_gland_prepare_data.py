@@ -165,9 +165,9 @@ def test_all_that_is_wrong_with_the_files_at_once(tmp_path):
         (labels / "a.png", "cannot be read (No such file or directory)"),
         (images / "b.png", "cannot be read"),
         (labels / "c.png", f"has (7, 5) rows and columns; expected (5, 7) as {images / 'c.png'}"),
-        (labels / "d.png", "has pixels of the type 'RGB'; expected one whole number for each pixel"),
+        (labels / "d.png", "has pixels of the type 'RGB'; expected one integer per pixel"),
         (labels / "e.png", "holds ids from 65536 to 65536; expected 0 to 65535"),
-        (labels / "f.png", "holds the one id 255; expected an id for each object"),
+        (labels / "f.png", "holds only the id 255 (a binary mask); expected an id for each object"),
         (images / "g.png", "has pixels of the type 'I;16'; expected grey values or RGB of 8 bits"),
     ]
     for line, (path, found) in zip(errors(tmp_path), expected, strict=True):
@@ -185,10 +185,10 @@ def test_glas_pairs_without_a_partner(tmp_path):
 
 def test_wrong_sources(tmp_path):
     [line] = errors(tmp_path)
-    assert line.startswith(f"{tmp_path}: found neither train_1.bmp nor split.csv")
-    assert errors(tmp_path / "nowhere")[0].startswith(f"{tmp_path / 'nowhere'}: found neither")
+    assert line.startswith(f"{tmp_path}: has neither train_1.bmp nor split.csv")
+    assert errors(tmp_path / "nowhere")[0].startswith(f"{tmp_path / 'nowhere'}: has neither")
     write_glas(tmp_path, train=7)
-    assert "has 7 training images; expected 8 or more" in errors(tmp_path)[0]
+    assert "has 7 training images; expected at least 8" in errors(tmp_path)[0]
     result = prepare(tmp_path, tmp_path / "x/..")
     assert result.returncode == 1 and "is the folder of the source; expected another folder" in result.stderr
 
@@ -196,7 +196,7 @@ def test_wrong_sources(tmp_path):
 def test_wrong_split_file(tmp_path):
     write_folder(tmp_path, "id,split\na,train\na,test\n")
     [line] = errors(tmp_path)
-    assert line.startswith(f"{tmp_path / 'split.csv'}: image 'a' is there twice")
+    assert line.startswith(f"{tmp_path / 'split.csv'}: image 'a' is listed twice")
 
 
 def test_grades_without_their_column(tmp_path):

@@ -207,7 +207,7 @@ def test_the_way_of_storing_does_not_matter(small, write_series, tmp_path, capfd
             if padded:
                 own, plain = own["volume_ml"], plain["volume_ml"]
             assert own == pytest.approx(plain, rel=0.01 if padded else 1e-5), (name, lung)
-    notes = [line for line in done.stderr.splitlines() if "as scanners store them" in line]
+    notes = [line for line in done.stderr.splitlines() if "as if stored without intercept" in line]
     assert [line.split(": ")[1] for line in notes] == [
         str(tmp_path / f"in/{name}.nii.gz") for name in stored if name.startswith("unsigned")
     ]

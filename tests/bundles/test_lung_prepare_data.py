@@ -129,7 +129,7 @@ def test_kaggle_volumes_whose_axis_of_slices_is_not_known(tmp_path, shape):
     save(tmp_path / "3d_images/MASK_0031.nii.gz", mask(31, shape), np.uint8)
     [line] = errors(tmp_path)
     size = " x ".join(map(str, shape))
-    assert line.startswith(f"{tmp_path}/3d_images/IMG_0031.nii.gz: has {size} voxels, which do not tell the axis ")
+    assert line.startswith(f"{tmp_path}/3d_images/IMG_0031.nii.gz: has {size} voxels, which do not show which axis ")
 
 
 def test_a_mask_from_kaggle_whose_axes_are_in_another_order(tmp_path):
@@ -266,7 +266,7 @@ def test_slices_that_differ_in_their_ending(tmp_path):
     shutil.rmtree(tmp_path / "out")
     tifffile.imwrite(tmp_path / "2d_images/ID_0001_Z_0142.tiff", hu(8, (6, 7)).astype(np.int16))
     assert errors(tmp_path) == [
-        f"{tmp_path}/2d_images/ID_0001_Z_0142.tiff: is of the same case, ID_0001_Z_0142, as "
+        f"{tmp_path}/2d_images/ID_0001_Z_0142.tiff: has the same case name, ID_0001_Z_0142, as "
         f"{tmp_path}/2d_images/ID_0001_Z_0142.tif; expected one file; rename one of them"
     ]
 
@@ -285,20 +285,20 @@ def test_one_or_two_volumes_beside_slices(tmp_path, volumes, fold, wanted):
     result = run(tmp_path / "in", tmp_path / "more", "--fold", str(len(volumes)))
     expected = " or ".join(map(str, range(len(volumes))))
     assert result.returncode == 1 and result.stderr == (
-        f"error: --fold: is {len(volumes)}; expected {expected}, as there are volumes; pass another one\n"
+        f"error: --fold: is {len(volumes)}; expected {expected}, one for each volume; pass another one\n"
     )
 
 
 def test_too_few_to_train_with(tmp_path):
     write_kaggle(tmp_path, {}, [2])
     assert errors(tmp_path) == [
-        f"{tmp_path}: holds 1 volumes with masks; expected 3 at least, to train, to validate and to test; add some, or "
-        "slices in 2d_images/ and 2d_masks/"
+        f"{tmp_path}: holds 1 volumes with masks; expected at least 3: one each to train, validate and test; add "
+        "some, or slices in 2d_images/ and 2d_masks/"
     ]
     tifffile.imwrite(tmp_path / "2d_images/ID_0002_Z_0142.tif", hu(2, (6, 7)).astype(np.int16))
     tifffile.imwrite(tmp_path / "2d_masks/ID_0002_Z_0142.tif", mask(2, (6, 7)).astype(np.uint8))
     [line] = errors(tmp_path)
-    assert line.startswith(f"{tmp_path}: leaves nothing to train with: 0 slices are of other patients than the volumes")
+    assert line.startswith(f"{tmp_path}: has too few slices to train: 0 are of other patients than the volumes")
 
 
 def test_two_files_of_one_case_and_a_source_that_is_the_output(tmp_path):
@@ -308,4 +308,4 @@ def test_two_files_of_one_case_and_a_source_that_is_the_output(tmp_path):
     result = run(tmp_path, tmp_path)
     assert result.returncode == 1 and "is the folder of the source" in result.stderr
     save(tmp_path / "images/c1_ct.nii.gz", hu(1), np.int16)
-    assert "c1_ct.nii.gz: is of the same case, c1, as " in errors(tmp_path)[0]
+    assert "c1_ct.nii.gz: has the same case name, c1, as " in errors(tmp_path)[0]

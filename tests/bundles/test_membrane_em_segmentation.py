@@ -86,7 +86,7 @@ def test_training_on_all_keeps_the_test_slices_apart(tmp_path):
 
 def test_wrong_sources_are_named(tmp_path):
     result = prepare(tmp_path, tmp_path / "out")
-    assert result.returncode == 1 and "found neither train-volume.tif nor split.csv" in result.stderr
+    assert result.returncode == 1 and "has neither train-volume.tif nor split.csv" in result.stderr
     write_volumes(tmp_path, slices(4)[0], slices(3)[1])
     result = prepare(tmp_path, tmp_path / "out")
     assert result.returncode == 1 and "4 slices in train-volume.tif, 3 in train-labels.tif" in result.stderr
@@ -128,7 +128,7 @@ def test_values_that_8_bits_cannot_hold(tmp_path, value, found):
     images = images.astype(np.float64 if isinstance(value, float) else np.int64)
     images[2, 0, 0], images[2, 0, 1] = value, 0
     write_volumes(tmp_path, images, interiors)
-    check_refused(tmp_path, "train-volume.tif, slice 2: ", found, "whole numbers from 0 to 255")
+    check_refused(tmp_path, "train-volume.tif, slice 2: ", found, "integers from 0 to 255")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_missing_and_truncated_png(tmp_path):
         ("id,fold\n00,train\n", "has no column split"),
         ("id,split\n00,train\n01,val\n", "slice '01' has the split 'val'; expected train or test"),
         ("id,split\n00,train\n01\n", "slice '01' has the split ''"),
-        ("id,split\n00,train\n00,test\n", "slice '00' is there twice"),
+        ("id,split\n00,train\n00,test\n", "slice '00' is listed twice"),
         ("id,split\n00,train\n01,test\n", "has 1 training slice(s); expected 2 or more"),
     ],
 )

@@ -143,7 +143,7 @@ def test_wrong_split_file(tmp_path):
 
 def test_wrong_size_of_slices(tmp_path):
     write_folder(tmp_path, SPLITS, SIZES)
-    assert "error: --slice_px: is 1; expected 2 at least" in error_of(tmp_path, "--slice_px", "1")
+    assert "error: --slice_px: is 1; expected at least 2" in error_of(tmp_path, "--slice_px", "1")
 
 
 def test_all_wrong_files_are_told_at_once(tmp_path):
@@ -159,7 +159,7 @@ def test_all_wrong_files_are_told_at_once(tmp_path):
         (
             "images/a.png: cannot be read",
             "labels/b.png: has (6, 6) rows and columns; expected (6, 7)",
-            "labels/c.png: holds the one id 255; expected an id for each nucleus",
+            "labels/c.png: holds only the id 255 (a binary mask); expected an id for each nucleus",
             "labels/d.png: has pixels of the type 'RGB'",
         ),
         strict=True,
@@ -168,7 +168,7 @@ def test_all_wrong_files_are_told_at_once(tmp_path):
 
 
 def test_wrong_downloads_are_named(tmp_path):
-    assert "found neither ID/images nor split.csv" in error_of(tmp_path)
+    assert "has neither ID/images nor split.csv" in error_of(tmp_path)
     write_download(tmp_path, "ab")
     for path in (tmp_path / "a/masks").iterdir():
         path.unlink()

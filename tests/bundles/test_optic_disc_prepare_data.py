@@ -192,10 +192,13 @@ def test_images_with_a_table_of_centres(tmp_path, monkeypatch, capsys):
     [
         (GOOD_ROWS[:4], ["has no row for c4.tif; expected a row", "has no row for c5.tif"]),
         ([*GOOD_ROWS[:5], "c5,far,30"], ["line 7: x is 'far' and y is '30'; expected two numbers"]),
-        ([*GOOD_ROWS, "c9,1,2"], ["line 8: image 'c9' is not there; expected one row an image"]),
-        ([*GOOD_ROWS, "c1,1,2"], ["line 8: image 'c1' has a row already"]),
+        ([*GOOD_ROWS, "c9,1,2"], ["line 8: image 'c9' does not exist; expected one row for each image"]),
+        ([*GOOD_ROWS, "c1,1,2"], ["line 8: image 'c1' has a second row"]),
         ([*GOOD_ROWS[:5], "c5,90,30"], ["c5.tif: its centre (90, 30) lies outside the image of 90 x 60"]),
-        ([*GOOD_ROWS[:5], "c5,90,30", "c9,1,2"], ["line 8: image 'c9' is not", "c5.tif: its centre (90, 30) lies"]),
+        (
+            [*GOOD_ROWS[:5], "c5,90,30", "c9,1,2"],
+            ["line 8: image 'c9' does not exist", "c5.tif: its centre (90, 30) lies"],
+        ),
     ],
 )
 def test_what_is_wrong_with_a_table(tmp_path, monkeypatch, capsys, rows, wanted):
@@ -270,7 +273,7 @@ def test_one_part_of_drishti_alone(tmp_path, monkeypatch, capsys):
     for mask in training.rglob("*_ODsegSoftmap.png"):
         save(tmp_path / "loose" / mask.name, photograph(1))
     status, (error,) = run(monkeypatch, capsys, "--source", tmp_path / "loose", "--output", tmp_path / "other")
-    assert status == 1 and "lies in no folder Training or Test; expected one of them above it" in error
+    assert status == 1 and "is not in a folder Training or Test; expected one of them as a parent folder" in error
 
 
 def cut(path: Path) -> None:
@@ -289,7 +292,7 @@ BREAKS = {
     ),
     "short contour": (
         lambda f: (f / "experts_anotation/anotExpert1_004.txt").write_text("1 , 2\n"),
-        "anotExpert1_004.txt: holds (1, 2) numbers; expected three points",
+        "anotExpert1_004.txt: holds (1, 2) numbers; expected at least three points",
     ),
 }
 
@@ -310,9 +313,9 @@ def test_masks_of_another_size_empty_ones_and_no_layout_at_all(tmp_path, monkeyp
     status, errors = run(monkeypatch, capsys, "--source", tmp_path / "simple", "--output", tmp_path / "data")
     assert status == 1 and len(errors) == 2
     assert "s03.png: is 91 x 60 px; expected 90 x 60 as " in errors[0]
-    assert "s05.png: marks no pixel; expected an optic disc" in errors[1]
+    assert "s05.png: has only background; expected an optic disc" in errors[1]
     (tmp_path / "empty").mkdir()
-    for source, words in (("empty", "found neither experts_anotation"), ("none", "is not a folder")):
+    for source, words in (("empty", "has none of experts_anotation"), ("none", "is not a folder")):
         status, (error,) = run(monkeypatch, capsys, "--source", tmp_path / source, "--output", tmp_path / "data")
         assert status == 1 and words in error
     status, errors = run(monkeypatch, capsys, "--source", tmp_path / "simple", "--output", tmp_path / "simple")

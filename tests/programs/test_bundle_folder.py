@@ -29,7 +29,7 @@ def test_the_shipped_weights_and_others(tmp_path):
 def test_an_overlay_changes_the_network_and_so_the_weights_that_fit():
     with pytest.raises(InputError, match=r"model\.pt: tensors do not match"):
         load_network(BUNDLE, "net_no_batch_norm")
-    with pytest.raises(InputError, match=r"net_none\.json: cannot be read .*; expected an object of JSON"):
+    with pytest.raises(InputError, match=r"net_none\.json: cannot be read .*; expected a JSON object"):
         load_network(BUNDLE, "net_none")
 
 

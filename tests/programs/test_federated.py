@@ -138,7 +138,7 @@ def test_schedule_spans_all_rounds_and_goes_on_after_a_kill(tmp_path, monkeypatc
         (["--seed", "1"], 3, "--seed 0, not 1"),
         ([], 4, "--rounds 3, not 4"),
     ):
-        with pytest.raises(SystemExit, match=rf"^error: .*state.pt: was begun with {told}; pass the same as then, or "):
+        with pytest.raises(SystemExit, match=rf"^error: .*state.pt: was started with {told}; pass the same again, or "):
             start(bundle, tmp_path, *words, rounds=rounds)
 
 
@@ -159,4 +159,4 @@ def test_a_folder_without_data_is_named(tmp_path, capsys):
 def test_a_setting_needs_a_value(capsys, tmp_path):
     with pytest.raises(SystemExit):
         start("nuclei_microscopy_segmentation", tmp_path, "--set", "batch_size")
-    assert "'batch_size' is no setting; expected NAME=VALUE" in capsys.readouterr().err
+    assert "'batch_size' is not a setting; expected NAME=VALUE" in capsys.readouterr().err

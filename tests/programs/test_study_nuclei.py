@@ -138,7 +138,7 @@ def test_a_field_as_a_whole_and_tile_by_tile(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("{", "expected JSON"),
-        ("[1]", "expected an object of JSON"),
+        ("[1]", "expected a JSON object"),
         ('{"amp": true, "section": "test"}', "has amp, section, which this program sets; leave it out"),
     ],
 )

@@ -203,7 +203,7 @@ def test_the_last_writer_has_seen_all_trials(tmp_path, monkeypatch):
 def test_a_study_without_complete_trials_has_no_best(tmp_path):
     study = open_study(tmp_path)
     study.ask()
-    with pytest.raises(tune.InputError, match="study nuclei: has no complete trial; expected one at least"):
+    with pytest.raises(tune.InputError, match="study nuclei: has no complete trial; expected at least one"):
         tune.conclude(study, arguments(tmp_path))
     assert not (tmp_path / "fit_tuned.json").exists()
 
@@ -217,7 +217,7 @@ def test_a_study_with_other_settings_is_refused(tmp_path):
     with pytest.raises(tune.InputError) as error:
         open_study(tmp_path, max_epochs=7, options={"amp": True})
     assert "study nuclei: has {'max_epochs': 4, 'options': {}}; expected {'max_epochs': 7, " in str(error.value)
-    assert "pass the same, or another --study" in str(error.value)
+    assert "pass the same values, or another --study" in str(error.value)
     assert open_study(tmp_path, max_epochs=7, study="other").trials == []
 
 
@@ -239,10 +239,10 @@ def test_a_storage_that_cannot_be_opened(tmp_path, monkeypatch, url, reason):
 @pytest.mark.parametrize(
     "words, found",
     [
-        (["--num_trials", "0"], "argument --num_trials: invalid whole value: '0'"),
+        (["--num_trials", "0"], "argument --num_trials: invalid positive_integer value: '0'"),
         (["--options", "amp=true"], "is not JSON such as"),
         (["--options", '{"bach_size": 4}'], "train.json has no ['bach_size']"),
-        (["--options", '{"batch_size": 4}'], "['batch_size'] are searched"),
+        (["--options", '{"batch_size": 4}'], "['batch_size'] are chosen by the search"),
         ([], "nowhere: is not a folder; expected a folder with"),
     ],
 )

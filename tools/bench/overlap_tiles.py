@@ -140,7 +140,7 @@ def compare(args: argparse.Namespace) -> None:
         print(f"| {name} | {spread} | {100 * equal[name]:.3f} % | {float(memory):.0f} |", flush=True)
     middle = (..., *(slice(256, 256 + 512 * ((side - 256) // 512)) for side in image.shape[2:]))
     if min(image[middle].shape[2:]) <= 2 * BORDER_PX:
-        print("\nnothing is left of the image after a shift by half a tile: no seams compared")
+        print("\nthe image is too small for a shift by half a tile: seams are not compared")
         return
     shifted, whole = calls[OURS](image[middle], network), calls[OURS](image, network)[middle]
     inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in shifted.shape[2:]))

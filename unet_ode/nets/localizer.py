@@ -77,7 +77,7 @@ class Localizer(nn.Module):
         if not torch.jit.is_tracing() and list(x.shape[2:]) != self.spatial_size:
             raise ValueError(
                 f"the localizer got images of {list(x.shape[2:])} voxels; expected {self.spatial_size}: resize or pad "
-                "them, or make it for their size"
+                "them, or create it for their size"
             )
         features = self.encoder(x)[-1].flatten(1) / self.root
         shares = self.head(self.drop(features)).float()

@@ -82,8 +82,8 @@ class ResidualUNet(nn.Module):
             num_deepest *= x.size(axis) // self.divisor
         if num_deepest < 2:  # the mean over a single voxel normalises it away
             raise ValueError(
-                f"the network got {self.divisor} voxels along every axis; expected {2 * self.divisor} along one "
-                f"of them at least: pad to {2 * self.divisor}"
+                f"the network got {self.divisor} voxels along every axis; expected at least {2 * self.divisor} along "
+                f"one of them: pad to {2 * self.divisor}"
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

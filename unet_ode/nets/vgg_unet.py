@@ -112,7 +112,7 @@ class VGGUNet(nn.Module):
         require_spatial_dims(spatial_dims)
         widths = [round(width * channels) for channels, _ in _STAGES]
         if min(widths) < 1:
-            raise ValueError(f"width is {width}; expected 1 / 64 at least, which leaves one channel in the first layer")
+            raise ValueError(f"width is {width}; expected at least 1 / 64, which is one channel in the first layer")
         self.step = 2 ** len(_STAGES)
         self.batch_norm, self.freeze_encoder = batch_norm, freeze_encoder
         features, self.pools = _features(spatial_dims, in_channels, widths, batch_norm)

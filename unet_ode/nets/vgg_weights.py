@@ -25,12 +25,12 @@ def _read(source: str | os.PathLike, network: VGGUNet) -> Mapping[str, torch.Ten
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
         except OSError as error:  # urllib's errors are among them
             raise ValueError(
-                f"{source}: {url} cannot be downloaded ({error}); expected a way to it: try again, or download it "
-                "elsewhere and pass the file"
+                f"{source}: {url} cannot be downloaded ({error}); expected access to it: try again, or download "
+                "it elsewhere and pass the file"
             ) from error
     if not Path(source).is_file():
         raise ValueError(
-            f"{source}: is no file; expected weights of VGG-16, or 'imagenet' to download them: correct it"
+            f"{source}: does not exist; expected weights of VGG-16, or 'imagenet' to download them: correct it"
         )
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)

@@ -145,11 +145,11 @@ class ODEBlock(RungeKutta):
         if gradient not in _GRADIENTS:
             raise ValueError(f"gradient is {gradient!r}; expected one of {', '.join(_GRADIENTS)}")
         if gradient == "adjoint" and num_steps is not None and TABLEAUS[method].error is not None:
-            raise ValueError(f"{method} controls its steps with gradient 'adjoint'; leave num_steps out, or use euler")
+            raise ValueError(f"{method} has step size control with gradient 'adjoint'; omit num_steps, or use euler")
         if gradient == "adjoint" and first_step is not None:
-            raise ValueError(f"first_step is {first_step}, which gradient 'adjoint' does not take; leave it out")
+            raise ValueError(f"first_step is {first_step}, which gradient 'adjoint' does not accept; omit it")
         if max_states < 1:
-            raise ValueError(f"max_states is {max_states}; expected 1 or more")
+            raise ValueError(f"max_states is {max_states}; expected a positive integer")
         super().__init__(func, TABLEAUS[method], rtol, atol, num_steps, first_step, max_nfe, name)
         self.gradient = gradient
         self.max_states = max_states
@@ -157,8 +157,8 @@ class ODEBlock(RungeKutta):
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_tracing() and self.num_steps == 0:
             raise RuntimeError(
-                f"block '{self.name}': {self.method} with controlled steps cannot be traced, as the steps depend on "
-                "the input; use torch.jit.script, or give num_steps"
+                f"block '{self.name}': {self.method} with step size control cannot be traced, because the "
+                "steps depend on the input; use torch.jit.script, or give num_steps"
             )
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return self._solve_without_gradients(y)
@@ -171,8 +171,8 @@ class ODEBlock(RungeKutta):
         """Solve without gradients of its own, counts or Python."""
         if self.gradient == "adjoint":
             raise RuntimeError(
-                f"block '{self.name}': torchdiffeq's solver, which gradient 'adjoint' takes, cannot be scripted, "
-                "traced or exported; build the network with gradient 'checkpoint' for that"
+                f"block '{self.name}': torchdiffeq's solver, which gradient 'adjoint' uses, cannot be scripted, "
+                "traced or exported; build the network with gradient 'checkpoint' instead"
             )
         state = self._at_least_float32(y)
         if self.num_steps == 0:
@@ -193,8 +193,8 @@ class ODEBlock(RungeKutta):
         if y.dim() < 2 or not y.is_floating_point() or any(p.dtype in _SHORT for p in params):
             raise TypeError(
                 f"block '{self.name}': the state has shape {tuple(y.shape)} and type {y.dtype}, the field "
-                f"{sorted({str(p.dtype) for p in params})}; expected (N, ...) of floats, and weights of 32 bits at "
-                "least: use torch.autocast for shorter ones"
+                f"{sorted({str(p.dtype) for p in params})}; expected (N, ...) of floats, and weights of at least "
+                "32 bits: use torch.autocast for lower precision"
             )
         state = self._at_least_float32(y.as_tensor() if isinstance(y, MetaTensor) else y)
         differentiable = torch.is_grad_enabled() and (state.requires_grad or any(p.requires_grad for p in params))

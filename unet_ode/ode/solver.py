@@ -19,18 +19,18 @@ def _check_options(
 ) -> None:
     controls = tableau.error is not None and tableau.first_same_as_last
     if isinstance(num_steps, bool) or isinstance(max_nfe, bool):
-        raise ValueError(f"num_steps is {num_steps}, max_nfe {max_nfe}; expected numbers")
+        raise ValueError(f"num_steps is {num_steps}, max_nfe {max_nfe}; expected integers")
     if num_steps is None and not controls:
-        raise ValueError(f"method {tableau.name} has no step control; give num_steps, or use bosh3 or dopri5")
+        raise ValueError(f"method {tableau.name} has no step size control; give num_steps, or use bosh3 or dopri5")
     if not (0 <= rtol < inf and 0 <= atol < inf) or (num_steps is None and rtol + atol == 0):
         raise ValueError(f"rtol is {rtol}, atol {atol}; expected finite numbers >= 0, not both 0")
     if num_steps is not None and (num_steps != int(num_steps) or num_steps < 1):
-        raise ValueError(f"num_steps is {num_steps}; expected 1, 2, ..., or None for controlled steps")
+        raise ValueError(f"num_steps is {num_steps}; expected a positive integer, or None for step size control")
     if first_step is not None and not 0 < first_step <= 1:
-        raise ValueError(f"first_step is {first_step}; expected a part of the interval, in (0, 1], or None")
+        raise ValueError(f"first_step is {first_step}; expected a number in (0, 1], or None")
     least = tableau.stages_of_step * (num_steps or 1) + (0 if num_steps else 1 if first_step else 2)
     if max_nfe < least:
-        raise ValueError(f"max_nfe is {max_nfe}; expected {least} or more, which {tableau.name} needs")
+        raise ValueError(f"max_nfe is {max_nfe}; expected at least {least}, which {tableau.name} needs")
 
 
 def _thin_out(
@@ -113,10 +113,10 @@ class RungeKutta(RungeKuttaStep):
     def fail(self, row: int, t: torch.Tensor, h: torch.Tensor, nfe: int, reason: str) -> None:
         """Raise a SolverError that names block, sample, time and step."""
         how = f"{self.num_steps} equal steps" if self.num_steps > 0 else f"rtol {self.rtol}, atol {self.atol}"
-        remedy = "raise rtol and atol" if self.num_steps == 0 else "take more steps"
+        remedy = "increase rtol and atol" if self.num_steps == 0 else "increase num_steps"
         raise SolverError(
             f"block '{self.name}', sample {row}: {reason} at t = {t.item()}, dt = {h.item()}, after {nfe} evaluations "
-            f"({self.method}, {how}); look at the block's input for extreme values, {remedy} or max_nfe (now "
+            f"({self.method}, {how}); check the block's input for extreme values, {remedy} or max_nfe (now "
             f"{self.max_nfe}), or train with a smaller learning rate"
         )
 

@@ -106,7 +106,7 @@ def without_air(image: Path, target: Path) -> None:
     brain = np.asarray(nibabel.load(mask).dataobj) > 0
     if brain.shape != found.shape:
         raise InputError(
-            mask, f"has {brain.shape} voxels", f"those of {image.name}, {found.shape}", "take its own mask"
+            mask, f"has {brain.shape} voxels", f"{found.shape} as {image.name}", "pair the volume with its own mask"
         )
     data = np.where(brain, np.asarray(found.dataobj), 0).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(data, found.affine), target)

@@ -83,7 +83,9 @@ def read_glas(source: Path) -> Source:
     held_back = {name for _, _, name in train[7::8]}
     if train and not held_back:
         remedy = "unpack all of the download"
-        raise InputError(source, f"has {len(train)} training images", "8 or more, as every eighth validates", remedy)
+        raise InputError(
+            source, f"has {len(train)} training images", "at least 8, because every eighth is for validation", remedy
+        )
     pairs = []
     for part, _, name in names:
         sections = ("validation" if name in held_back else "training",) if part == "train" else ("test", part)
@@ -107,7 +109,7 @@ def find(source: Path, output: Path) -> Source:
         return read_glas(source)
     if (source / "split.csv").is_file():
         return read_folder(source)
-    found = "found neither train_1.bmp nor split.csv"
+    found = "has neither train_1.bmp nor split.csv"
     raise InputError(source, found, "one of them", "pass the folder that directly holds it")
 
 

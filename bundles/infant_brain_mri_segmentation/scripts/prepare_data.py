@@ -103,4 +103,4 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(__doc__, "place of the test subject, from 0", make_plan))
+    sys.exit(run_program(__doc__, "index of the test subject, from 0", make_plan))

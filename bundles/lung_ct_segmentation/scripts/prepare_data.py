@@ -88,7 +88,9 @@ def by_case(paths: Iterable[Path], name_of: Callable[[Path], str] = case_name) -
     for path in paths:
         name = name_of(path)
         if name in found:
-            raise InputError(path, f"is of the same case, {name}, as {found[name]}", "one file", "rename one of them")
+            raise InputError(
+                path, f"has the same case name, {name}, as {found[name]}", "one file", "rename one of them"
+            )
         found[name] = path
     return found
 
@@ -148,7 +150,7 @@ def load(path: Path) -> nibabel.Nifti1Image:
         raise InputError(path, f"cannot be read ({describe(error)})", "a CT image or its mask", remedy) from error
     if data.ndim != 3:
         found, remedy = f"has {data.ndim} dimensions ({data.shape})", "split it, or join its slices"
-        raise InputError(path, found, "one volume of 3, or one grey slice", remedy)
+        raise InputError(path, found, "one 3-D volume, or one grey slice", remedy)
     if np.issubdtype(data.dtype, np.integer):
         data = data.astype(np.int16 if np.array_equal(data, data.astype(np.int16)) else np.int32)
     else:
@@ -162,9 +164,9 @@ def slices_last(path: Path, image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     if last == 1 or first == middle != last:
         return image
     if first == middle or middle != last:
-        found = f"has {first} x {middle} x {last} voxels, which do not tell the axis across the slices"
-        remedy = "turn the header's axes right and put images and masks into images/ and masks/, where it is believed"
-        raise InputError(path, found, "two axes alike, those within the slices", remedy)
+        found = f"has {first} x {middle} x {last} voxels, which do not show which axis is across the slices"
+        remedy = "correct the header, and move the files to images/ and masks/, where the header is used"
+        raise InputError(path, found, "two axes of equal length, within the slices", remedy)
     edges = image.header.get_zooms()
     affine = np.diag([-edges[2], -edges[1], edges[0], 1.0])
     return nibabel.Nifti1Image(np.asarray(image.dataobj).transpose(2, 1, 0), affine)
@@ -193,10 +195,10 @@ def split(source: Path, whole: list[Case], single: list[Case], fold: int) -> dic
     elif not (whole and single):
         found = f"holds {len(names)} {'volumes' if whole else 'slices'} with masks"
         remedy = "add some" if single else "add some, or slices in 2d_images/ and 2d_masks/"
-        raise InputError(source, found, f"{MIN_CASES} at least, to train, to validate and to test", remedy)
+        raise InputError(source, found, f"at least {MIN_CASES}: one each to train, validate and test", remedy)
     elif not 0 <= fold < len(names):
         expected = " or ".join(map(str, range(len(names))))
-        raise InputError("--fold", f"is {fold}", f"{expected}, as there are volumes", "pass another one")
+        raise InputError("--fold", f"is {fold}", f"{expected}, one for each volume", "pass another one")
     else:
         test = names[fold]
         sections = {"training": [], "validation": [name for name in names if name != test], "test": [test]}
@@ -209,7 +211,7 @@ def split(source: Path, whole: list[Case], single: list[Case], fold: int) -> dic
         sections["validation"] = usable[7::8] or usable[-1:]
     sections["training"] += [name for name in usable if name not in sections["validation"]]
     if not sections["training"]:
-        found = f"leaves nothing to train with: {len(usable)} slices are of other patients than the volumes"
+        found = f"has too few slices to train: {len(usable)} are of other patients than the volumes"
         raise InputError(source, found, "more slices or volumes", "add some")
     return sections
 
@@ -252,4 +254,4 @@ def make_plan(source: Path, fold: int, output: Path) -> Plan:
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(__doc__, f"0 to {NUM_FOLDS - 1}, less where there are fewer volumes", make_plan))
+    sys.exit(run_program(__doc__, f"0 to {NUM_FOLDS - 1}, fewer if there are fewer volumes", make_plan))

@@ -53,7 +53,7 @@ def grey(array: np.ndarray, name: str) -> np.ndarray:
         values = array.astype(np.uint8)
     if not np.array_equal(values, array):
         found = f"is {array.dtype} from {array.min():g} to {array.max():g}"
-        raise InputError(name, found, "whole numbers from 0 to 255", "save it with 8 bits")
+        raise InputError(name, found, "integers from 0 to 255", "save it with 8 bits")
     return values
 
 
@@ -84,7 +84,7 @@ def read_challenge(source: Path) -> list[Slice]:
     images, labels = (read_volume(source / f"train-{kind}.tif") for kind in ("volume", "labels"))
     if len(images) != len(labels):
         found = f"{len(images)} slices in train-volume.tif, {len(labels)} in train-labels.tif"
-        raise InputError(source, found, "as many", "download the volumes again")
+        raise InputError(source, found, "equal numbers", "download the volumes again")
     splits = ["train" if i < round(0.75 * len(images)) else "test" for i in range(len(images))]
     slices = [
         checked(image, image_name, label, label_name, split)
@@ -114,7 +114,7 @@ def read_splits(path: Path) -> dict[str, str]:
         if row["split"] not in ("train", "test"):
             raise InputError(path, f"slice {row['id']!r} has the split {row['split']!r}", "train or test", remedy)
         if row["id"] in splits:
-            raise InputError(path, f"slice {row['id']!r} is there twice", "each slice once", "remove one of the lines")
+            raise InputError(path, f"slice {row['id']!r} is listed twice", "each slice once", "remove one of the lines")
         splits[row["id"]] = row["split"]
     return dict(sorted(splits.items()))
 
@@ -135,7 +135,7 @@ def read(source: Path) -> list[Slice]:
         return read_challenge(source)
     if (source / "split.csv").is_file():
         return read_folder(source)
-    found = "found neither train-volume.tif nor split.csv"
+    found = "has neither train-volume.tif nor split.csv"
     raise InputError(source, found, "one of them", "unpack the ISBI 2012 download there")
 
 
@@ -143,10 +143,10 @@ def last_training(slices: list[Slice], num_validation: int, source: Path) -> set
     """The numbers of the slices to hold back."""
     train = [i for i, item in enumerate(slices) if item.split == "train"]
     if len(train) < 2:
-        remedy = "add slices, since one has to validate"
+        remedy = "add slices: at least one is for validation"
         raise InputError(source, f"has {len(train)} training slice(s)", "2 or more", remedy)
     if not 0 < num_validation < len(train):
-        expected = f"1 to {len(train) - 1}, as {source} has {len(train)} training slices"
+        expected = f"1 to {len(train) - 1}, because {source} has {len(train)} training slices"
         raise InputError("--num_validation", f"is {num_validation}", expected, "pass another number")
     return set(train[-num_validation:])
 

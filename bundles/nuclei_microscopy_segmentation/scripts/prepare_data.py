@@ -75,7 +75,7 @@ def read_label(paths: tuple[Path, ...]) -> np.ndarray:
     if paths[0].parent.name != "masks":
         return read_ids(paths[0], "nucleus")
     if len(paths) > MAX_MASKS:
-        raise InputError(paths[0].parent, f"holds {len(paths)} masks", f"{MAX_MASKS} at most", "cut it up")
+        raise InputError(paths[0].parent, f"holds {len(paths)} masks", f"at most {MAX_MASKS}", "split the image")
     ids = np.zeros(read_picture(paths[0]).size[::-1], np.uint16)
     for number, path in enumerate(paths, start=1):
         mask = np.asarray(read_picture(path).convert("L")) > 0
@@ -90,7 +90,10 @@ def read_download(source: Path, split_path: Path | None) -> list[Pair]:
     """stage1_train as it is unpacked: a folder for each image."""
     names = sorted(path.name for path in source.iterdir() if (path / "images").is_dir())
     if split_path is None:
-        print("warning: no --split: tiles of one field of view may lie on both sides of it", file=sys.stderr)
+        print(
+            "warning: no --split: tiles of one field of view may be in both training and test; pass --split CSV",
+            file=sys.stderr,
+        )
         splits = {name: {6: "val", 7: "test"}.get(i % 8, "train") for i, name in enumerate(names)}
     else:
         splits = read_split(split_path)
@@ -124,7 +127,7 @@ def find(source: Path, output: Path, split_path: Path | None) -> list[Pair]:
         return read_download(source, split_path)
     if (source / "split.csv").is_file():
         return read_folder(source, split_path or source / "split.csv")
-    found = "found neither ID/images nor split.csv"
+    found = "has neither ID/images nor split.csv"
     raise InputError(source, found, "one of them", "pass the folder that directly holds it")
 
 
@@ -154,7 +157,7 @@ def write(output: Path, pairs: list[Pair], slice_px: int | None) -> dict[str, li
 
 def prepare(args: argparse.Namespace) -> dict[str, list]:
     if args.slice_px is not None and args.slice_px < 2:
-        raise InputError("--slice_px", f"is {args.slice_px}", "2 at least, 256 as in the report", "pass a larger size")
+        raise InputError("--slice_px", f"is {args.slice_px}", "at least 2, such as 256", "pass a larger size")
     pairs = find(args.source, args.output, args.split)
     errors: list[InputError] = []
     for pair in progress(pairs, "checking"):

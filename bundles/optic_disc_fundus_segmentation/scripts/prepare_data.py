@@ -4,11 +4,11 @@
 
 Each FOLDER is one of these, unpacked:
 
-    DRIONS-DB     images/image_001.jpg, experts_anotation/anotExpert1_001.txt (contours; --expert 2 for the other
-    expert) DRISHTI-GS1   Training/Images/NAME.png, Training/GT/NAME/SoftMap/NAME_ODsegSoftmap.png, and the same in Test
-    REFUGE        NAME.jpg, and Disc_Cup_Masks/NAME.bmp with 0 cup, 128 rim, 255 background, in any folders any other
-    images/NAME.*, labels/NAME.png (0 background) no masks      NAME.*, with --centres CSV, a table with the columns
-    name, x, y (pixels): only for phase 1
+    DRIONS-DB     images/image_001.jpg, experts_anotation/anotExpert1_001.txt (contours; --expert 2: the other expert)
+    DRISHTI-GS1   Training/Images/NAME.png, Training/GT/NAME/SoftMap/NAME_ODsegSoftmap.png, and the same in Test/
+    REFUGE        NAME.jpg, and Disc_Cup_Masks/NAME.bmp (0 cup, 128 rim, 255 background), in any folders
+    any other     images/NAME.*, labels/NAME.png (0 background, another value in the disc)
+    no masks      NAME.*, with --centres CSV, a table with the columns name, x, y (pixels): only for phase 1
 
 Photographs are grey or RGB; grey ones may have 16 bits.
 
@@ -73,7 +73,7 @@ def read_contour(path: Path, size: tuple[int, int]) -> np.ndarray:
         remedy = "download it again"
         raise InputError(path, f"cannot be read ({error})", "lines of x , y in pixels", remedy) from error
     if points.shape[0] < 3 or points.shape[1] != 2:
-        raise InputError(path, f"holds {points.shape} numbers", "three points x , y at least", "download it again")
+        raise InputError(path, f"holds {points.shape} numbers", "at least three points x , y", "download it again")
     mask = np.zeros(size[::-1], bool)
     mask[polygon(points[:, 1], points[:, 0], mask.shape)] = True
     return mask
@@ -92,7 +92,7 @@ def read_mask(photo: Photograph, size: tuple[int, int]) -> np.ndarray:
         found, expected = f"is {mask.shape[1]} x {mask.shape[0]} px", f"{size[0]} x {size[1]} as {photo.image}"
         raise InputError(photo.mask, found, expected, "pair each photograph with its own mask")
     if not mask.any():
-        raise InputError(photo.mask, "marks no pixel", "an optic disc", "draw it, or take the photograph out")
+        raise InputError(photo.mask, "has only background", "an optic disc", "draw it, or remove the photograph")
     return mask
 
 
@@ -138,8 +138,8 @@ def read_drishti(source: Path) -> list[Photograph]:
         name = mask.name.removesuffix("_ODsegSoftmap.png")
         part = next((path for path in mask.parents if path.name in ("Training", "Test")), None)
         if part is None:
-            found, remedy = "lies in no folder Training or Test", "pass the folder that holds both"
-            raise InputError(mask, found, "one of them above it", remedy)
+            found, remedy = "is not in a folder Training or Test", "pass the folder that holds both"
+            raise InputError(mask, found, "one of them as a parent folder", remedy)
         image = next((part / "Images").rglob(f"{name}.png"), part / "Images" / f"{name}.png")
         photos.append(Photograph(name, image, "soft", mask, section="test" if part.name == "Test" else None))
     tell_unmarked((path for path in source.rglob("*.png") if "Images" in path.parts), photos)
@@ -180,8 +180,10 @@ def read_centres(source: Path, table: Path) -> list[Photograph]:
         path = by_name.get(row["name"])
         try:
             if path is None or path in centres:
-                found = "is not there" if path is None else "has a row already"
-                raise InputError(table, f"line {number}: image {row['name']!r} {found}", "one row an image", remedy)
+                found = "does not exist" if path is None else "has a second row"
+                raise InputError(
+                    table, f"line {number}: image {row['name']!r} {found}", "one row for each image", remedy
+                )
             centres[path] = (float(row["x"]), float(row["y"]))
         except (TypeError, ValueError) as error:
             text = f"line {number}: x is {row['x']!r} and y is {row['y']!r}"
@@ -211,10 +213,10 @@ def read_folder(source: Path, expert: int, centres: Path | None) -> list[Photogr
     elif (source / "labels").is_dir():
         photos = [Photograph(p.stem, p, "label", source / f"labels/{p.stem}.png") for p in images_of(source / "images")]
     else:
-        found = "found neither experts_anotation, nor SoftMap, nor Disc_Cup_Masks, nor labels"
+        found = "has none of experts_anotation, SoftMap, Disc_Cup_Masks and labels"
         raise InputError(source, found, "one of them", "pass the folder that holds it, or a table with --centres")
     if not photos:
-        raise InputError(source, "holds no photograph", "one at least", "pass the folder that holds images/")
+        raise InputError(source, "holds no photograph", "at least one", "pass the folder that holds images/")
     return photos
 
 

@@ -72,7 +72,10 @@ def test_a_run_goes_on_after_files_that_fail_and_segments_them_when_started_agai
     assert (record.num_added, record.num_finished_before) == (3, 0)
     during = capsys.readouterr().err
     lines = stop(checks.finish)
-    rest = "expected outputs; look at the file, or at the memory and the disk where the reason is one of these"
+    rest = (
+        "expected a file that can be segmented; check the file, or free memory or disk space if the reason is one of "
+    )
+    rest += "these"
     reasons = {"1.png": "MemoryError: not enough memory", "3.png": "ValueError: three is too many"}
     assert lines == [
         f"left out: {tmp_path}/in/{name}: could not be segmented ({reason}); {rest}" for name, reason in reasons.items()

@@ -100,7 +100,7 @@ def test_volumes_and_metatensors():
 
 
 def test_wrong_margin_is_named(net):
-    with pytest.raises(ValueError, match=r"the network gave \(52, 52\) for tiles of \(236, 236\).*set margin"):
+    with pytest.raises(ValueError, match=r"the network returned \(52, 52\) for tiles of \(236, 236\).*set margin"):
         OverlapTileInferer(52 + 2 * net.margin - 2 * 10, margin=10)(torch.rand(1, 1, 200, 200), net)
 
 

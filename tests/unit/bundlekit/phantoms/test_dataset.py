@@ -177,7 +177,7 @@ def test_same_generator_same_phantom(name):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_size_below_the_least(name):
-    with pytest.raises(ValueError, match="size is 63 px, wanted 64 px at least"):
+    with pytest.raises(ValueError, match="size is 63 px; expected at least 64 px"):
         KINDS[name].generate(np.random.default_rng(0), 63)
 
 
@@ -202,10 +202,10 @@ def test_a_new_kind_is_one_entry_and_may_be_a_volume(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "membrane"}, f"'membrane', wanted one of: .*{NAME}"),
-        ({"training": -1}, "'training': -1.*wanted counts >= 0"),
-        ({"training": 0, "validation": 0, "test": 0}, "wanted counts >= 0 with one above 0"),
-        ({"size": 63}, "size is 63 px, wanted 64 px"),
+        ({"name": "membrane"}, f"'membrane'; expected one of .*{NAME}"),
+        ({"training": -1}, "'training': -1.*expected counts of at least 0"),
+        ({"training": 0, "validation": 0, "test": 0}, "expected counts of at least 0, and at least one above 0"),
+        ({"size": 63}, "size is 63 px; expected at least 64 px"),
         ({"seed": -1}, "non-negative"),
     ],
 )
@@ -225,7 +225,7 @@ def test_command_line_writes_what_it_is_asked_for(tmp_path):
 def test_command_line_names_the_known_ones_without_a_traceback(tmp_path):
     run = commands.run("-m", "bundlekit.phantoms", "membrane", tmp_path / "new")
     assert run.returncode == 2
-    assert f"wanted one of: {', '.join(sorted(KINDS))}" in " ".join(run.stderr.split())
+    assert f"expected one of {', '.join(sorted(KINDS))}" in " ".join(run.stderr.split())
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "new").exists()
 

@@ -76,5 +76,5 @@ def test_the_nodule_is_tissue_in_a_lung(phantom):
 
 
 def test_too_small_a_phantom_is_named():
-    with pytest.raises(ValueError, match="size is 31 voxels, wanted 32"):
+    with pytest.raises(ValueError, match="size is 31 voxels; expected at least 32"):
         thorax(np.random.default_rng(0), 31)

@@ -96,5 +96,5 @@ def test_each_modality_is_a_file_on_one_grid(tmp_path, name):
 
 @pytest.mark.parametrize("generate", [hippocampus, infant_brain, brain_tumor])
 def test_too_small_a_phantom_is_named(generate):
-    with pytest.raises(ValueError, match="size is 31 voxels, wanted 32"):
+    with pytest.raises(ValueError, match="size is 31 voxels; expected at least 32"):
         generate(np.random.default_rng(0), 31)

@@ -35,5 +35,5 @@ def test_folds_that_are_not_there(fold, num_folds):
 
 @pytest.mark.parametrize(("cases", "fold"), [("ab", 0), ("abc", 4)])
 def test_too_few_cases(cases, fold):
-    with pytest.raises(ValueError, match=f"{len(cases)} cases leave a list empty"):
+    with pytest.raises(ValueError, match=f"{len(cases)} cases are too few for fold"):
         split_fold(cases, fold, 5)

@@ -22,8 +22,8 @@ def test_columns_in_any_order_with_others_a_byte_order_mark_and_spaces(tmp_path)
         ("name,split\na,train\n", "has no column id (columns there: name, split)"),
         ("id,split\na,train\nb,dev\n", "image 'b' has the split 'dev'; expected train, val or test; give each image"),
         ("id,split\na\n", "image 'a' has the split ''"),
-        ("id,split\na,train\na,test\n", "image 'a' is there twice"),
-        ("id,split\n", "names no image"),
+        ("id,split\na,train\na,test\n", "image 'a' is listed twice"),
+        ("id,split\n", "lists no image"),
         (b"\xff\xfe\x00", "cannot be read ('utf-8' codec"),
         (None, "cannot be read ([Errno 2] No such file"),
     ],
@@ -62,11 +62,11 @@ def test_ids_of_a_palette_are_its_indices(tmp_path):
 @pytest.mark.parametrize(
     "array, found",
     [
-        (np.zeros((4, 4, 3), np.uint8), "has pixels of the type 'RGB'; expected one whole number for each pixel"),
+        (np.zeros((4, 4, 3), np.uint8), "has pixels of the type 'RGB'; expected one integer per pixel"),
         (np.full((4, 4), 65536, np.int32), "holds ids from 65536 to 65536; expected 0 to 65535"),
         (np.full((4, 4), -1, np.int32), "holds ids from -1 to -1"),
-        (np.eye(4, dtype=np.uint8) * 255, "holds the one id 255; expected an id for each gland"),
-        (np.full((4, 4), 255, np.uint8), "holds the one id 255"),
+        (np.eye(4, dtype=np.uint8) * 255, "holds only the id 255 (a binary mask); expected an id for each gland"),
+        (np.full((4, 4), 255, np.uint8), "holds only the id 255"),
     ],
 )
 def test_maps_that_hold_no_ids(tmp_path, array, found):

@@ -59,7 +59,7 @@ def test_tables_pictures_and_a_volume_without_lungs(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     report(iteration(np.zeros_like(labels), hu, "b", (0, 0)))
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: /data/b.nii.gz: no lung was found in it; expected one or two lungs; look at ")
+    assert line.startswith("warning: /data/b.nii.gz: no lung was found in it; expected one or two lungs; check ")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a_report.png", "b_report.png", "report.csv", "report.json",
     ]  # fmt: skip
@@ -85,8 +85,8 @@ def test_one_lung_alone_is_spoken_of_and_what_was_left_out_on_its_other_side(tmp
     [line] = capsys.readouterr().err.splitlines()
     small = " (62 ml on that side were left out, in pieces of less than a tenth of the other one)" if small_ml else ""
     assert line == (
-        f"warning: /data/a.nii.gz: no {missing} lung was found in it{small}; expected two lungs; look at the volume, "
-        "unless it is known to have only one"
+        f"warning: /data/a.nii.gz: no {missing} lung was found in it{small}; expected two lungs; check the volume, "
+        "unless the patient has only one lung"
     )
     [volume] = json.loads((tmp_path / "report.json").read_text())["volumes"]
     assert f"warning: {volume['note']}" == line and volume[missing]["left_out_ml"] == small_ml

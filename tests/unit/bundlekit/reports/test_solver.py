@@ -121,7 +121,7 @@ def test_what_cannot_be_reported_is_refused(evaluator, items, network, tmp_path)
     with pytest.raises(ValueError, match="got a UNet without ODE blocks; expected a network such as UNode: disable"):
         SolverReport(UNet(2, 1, 2, channels=(2, 4)), tmp_path)
     blocks = nn.Sequential(*(ODEBlock(nn.Identity(), name="same") for _ in range(2)))
-    with pytest.raises(ValueError, match="called same, same; expected names that differ"):
+    with pytest.raises(ValueError, match="called same, same; expected unique names"):
         SolverReport(blocks, tmp_path)
     engine = evaluator([items[0], items[0]], network, [SolverReport(network, tmp_path)], batch_size=2)
     with pytest.raises(ValueError, match=r"the batch holds 2 images; expected 1.*set the dataloader's batch_size to 1"):

@@ -142,7 +142,7 @@ def test_the_last_epoch_is_validated_whatever_the_interval(tmp_path):
 @pytest.mark.parametrize("changed", [{"seed": 6}, {"max_epochs": 4}])
 def test_resume_with_other_settings_is_refused(tmp_path, changed):
     build(tmp_path, max_epochs=2).run()
-    with pytest.raises(SystemExit, match=r"it had \{.*\}, this run has \{.*\}.*without --resume"):
+    with pytest.raises(SystemExit, match=r"it was trained with \{.*\}, this run has \{.*\}.*without --resume"):
         build(tmp_path, resume=True, **{"max_epochs": 2, **changed}).run()
 
 

@@ -29,5 +29,5 @@ def test_dice_and_cross_entropy_are_those_of_monai():
 
 
 def test_a_sum_of_nothing():
-    with pytest.raises(ValueError, match="got no loss; expected one at least"):
+    with pytest.raises(ValueError, match="got no loss; expected at least one"):
         SumLoss()

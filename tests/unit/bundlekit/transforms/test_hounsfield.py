@@ -47,7 +47,9 @@ def test_unsigned_values_without_an_intercept_lose_1024(chest, tmp_path):
     nib.save(nib.Nifti1Image(stored, np.eye(4)), tmp_path / "a.nii.gz")
     assert np.array_equal(brought(tmp_path / "a.nii.gz"), chest)
     note = str(note_units("a.nii.gz", stored))
-    assert note.startswith(f"a.nii.gz: holds values from {stored.min()} to {stored.max()}, as scanners store them; ")
+    assert note.startswith(
+        f"a.nii.gz: holds values from {stored.min()} to {stored.max()}, as if stored without intercept; "
+    )
     assert note.endswith("; 1024 is subtracted: export it with its rescale intercept if that is wrong")
 
 

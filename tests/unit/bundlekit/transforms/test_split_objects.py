@@ -64,7 +64,7 @@ def test_small_parts_are_left_out_and_numbers_have_no_gaps():
     assert np.bincount(labels.ravel())[1:].tolist() == [36, 49, 25]
     assert SplitObjects(threshold=0.95)(mask).max() == 0
     assert SplitObjects(min_size_px=20, max_objects=3)(mask).max() == 3
-    with pytest.raises(ValueError, match="found 5 objects; expected 4 at most: raise min_size_px"):
+    with pytest.raises(ValueError, match="found 5 objects; expected at most 4: increase min_size_px"):
         SplitObjects(max_objects=4)(mask)
 
 

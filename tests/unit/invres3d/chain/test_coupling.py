@@ -108,7 +108,7 @@ def test_grid_is_finer_than_what_float32_rounds_anyway():
     [
         ({"channels": 5}, "a coupling got 5 channels; expected an even number"),
         ({"channels": 4, "order": "mid"}, "order is 'mid'; expected one of pre, post"),
-        ({"channels": 4, "dropout": 1.0}, "dropout is 1.0; expected a share of at least 0 and less than 1"),
+        ({"channels": 4, "dropout": 1.0}, "dropout is 1.0; expected a probability of at least 0 and less than 1"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

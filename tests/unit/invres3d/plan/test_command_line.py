@@ -70,7 +70,7 @@ def test_command_line(capsys):
     ("arguments", "message"),
     [
         ("--memory 8parsecs", "memory is '8parsecs'; expected a positive number"),
-        ("--memory 1MiB --reserve 1MiB", "expected more memory than is left free: lower --reserve"),
+        ("--memory 1MiB --reserve 1MiB", "expected memory above reserve: reduce --reserve"),
         ("--memory 1GiB --patch 16 16 17", r"pad to \[16, 16, 18\]"),
         ("--memory 1GiB --batch_size 0", "batch_size is 0; expected at least 1"),
         ("--memory 1GiB --channels 8", r"channels is \(8,\); expected at least two levels"),

@@ -202,7 +202,7 @@ def test_errors_name_the_block():
     [
         ((20, 18), "got 18 voxels along axis 3; .* 16 and 20: crop to 16 or pad to 20"),
         ((1, 8), "got 1 voxels along axis 2; the smallest size that fits is 4: pad to 4"),
-        ((4, 4), "got 4 voxels along every axis; expected 8 along one of them at least: pad to 8"),
+        ((4, 4), "got 4 voxels along every axis; expected at least 8 along one of them: pad to 8"),
     ],
 )
 def test_sizes_that_do_not_fit(size, message):
@@ -215,7 +215,7 @@ def test_sizes_that_do_not_fit(size, message):
     [
         ({"spatial_dims": 1}, "spatial_dims is 1; expected 2 or 3"),
         ({"channels": (8,)}, r"channels is \(8,\); expected at least two levels"),
-        ({"method": "rk4"}, "rk4 has no step control"),
+        ({"method": "rk4"}, "rk4 has no step size control"),
         ({"rtol": -1.0}, "rtol is -1.0, atol -1.0"),
     ],
 )

@@ -88,7 +88,7 @@ def test_script_and_trace_hold_for_another_shape(reference):
     "size, message",
     [
         ((8, 10), "got 10 voxels along axis 3; .* 8 and 12: crop to 8 or pad to 12"),
-        ((4, 4), "got 4 voxels along every axis; expected 8 along one of them at least"),
+        ((4, 4), "got 4 voxels along every axis; expected at least 8 along one of them"),
     ],
 )
 def test_sizes_that_do_not_fit(size, message):

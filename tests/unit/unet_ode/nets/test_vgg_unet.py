@@ -98,7 +98,7 @@ def test_wrong_size_names_the_nearest_sizes_that_fit():
     "arguments, message",
     [
         ({"spatial_dims": 1}, "spatial_dims is 1; expected 2 or 3"),
-        ({"width": 0.005}, "width is 0.005; expected 1 / 64 at least"),
+        ({"width": 0.005}, "width is 0.005; expected at least 1 / 64"),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -90,7 +90,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, first):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none.pth: is no file; expected weights of VGG-16, or 'imagenet'"):
+    with pytest.raises(ValueError, match=r"none.pth: does not exist; expected weights of VGG-16, or 'imagenet'"):
         load_encoder(VGGUNet(width=1 / 64), tmp_path / "none.pth")
 
 
@@ -107,5 +107,5 @@ def test_what_holds_no_weights_is_named(tmp_path, content, told):
 def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where nothing was downloaded before
     monkeypatch.setattr(vgg_weights, "_URLS", {True: "http://127.0.0.1:9/vgg.pth"})  # nobody listens
-    with pytest.raises(ValueError, match=r"imagenet: .* cannot be downloaded .*; expected a way to it: try again, or"):
+    with pytest.raises(ValueError, match=r"imagenet: .* cannot be downloaded .*; expected access to it: try again, or"):
         load_encoder(VGGUNet(width=1 / 64), "imagenet")
