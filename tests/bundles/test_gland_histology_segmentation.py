@@ -204,6 +204,7 @@ def test_a_crop_is_as_wide_and_high_as_a_whole_image_of_glas(tmp_path):
     assert scaled == (512, 345) and padded == final == (512, 352)  # a multiple of 16 that is least mirrored
 
 
+@pytest.mark.slow
 def test_nuclei_train_and_score_in_grey_and_colour(work, tmp_path):
     places = {"output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
     parser = parse("train", "data_nuclei", dataset_dir=str(work / "data"), max_epochs=1, val_interval=1, **places)

@@ -270,7 +270,8 @@ def test_lungs_of_any_density_have_their_volume(chest, tmp_path, mean_hu):
         assert done.volumes["a"][name]["volume_ml"] == pytest.approx(chest.truth[f"{name}_ml"], rel=0.02)
 
 
-@pytest.mark.parametrize(("stature", "spacing_mm"), [pytest.param(0.35, 1.2, marks=pytest.mark.slow), (0.6, 2.0)])
+@pytest.mark.parametrize(("stature", "spacing_mm"), [(0.35, 1.2), (0.6, 2.0)])
+@pytest.mark.slow
 def test_chests_of_children(tmp_path, stature, spacing_mm):
     """In a field as small as a child needs, with the pixels of this, and an infant with the spacing for infants."""
     phantom = thorax(np.random.default_rng([101, round(100 * stature)]), round(SIZE / stature), stature=stature)

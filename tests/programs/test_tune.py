@@ -135,6 +135,7 @@ def test_a_training_that_falls_behind_is_pruned(tmp_path, scores, reached, best)
 # ---- several processes, kills
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_trials(tmp_path):
     def work(_) -> int:
         study, own = open_study(tmp_path), []

@@ -200,6 +200,7 @@ def test_evaluations_are_those_of_a_sample():
         ODEBlock(Field(_pursuit), max_nfe=nfe - 1)(y)
 
 
+@pytest.mark.slow
 def test_refusals_do_not_rest_on_assert():
     """``python -O`` drops every assert, torchdiffeq's too, which then tries ever smaller steps."""
     program = """
