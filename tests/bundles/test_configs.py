@@ -107,7 +107,7 @@ def find_undefined_metrics(parser: ConfigParser) -> list[str]:
             names = list(parser.get_parsed_content(f"{where}::{argument}"))
             defined.update(names)
             if argument != "additional_metrics" and len(names) != 1:
-                problems.append(f"{where}::{argument}: {names}; expected one: MONAI selects by the first alone")
+                problems.append(f"{where}::{argument}: {names}; expected one: MONAI selects by the first only")
         for argument in {"key_metric_name", "metrics", "metric_details"} & component.config.keys():
             value = parser.get_parsed_content(f"{where}::{argument}")
             saved += [(f"{where}::{argument}", name) for name in ([value] if isinstance(value, str) else value or [])]

@@ -205,12 +205,12 @@ def test_torchscript_is_the_shipped_network(bundle):
     assert expected.shape == (1, pred["num_channels"], *_get_fake_spatial_shape(pred["spatial_shape"]))
     # the same float32 operations; fused ones may round differently
     torch.testing.assert_close(
-        scripted, expected, rtol=1e-4, atol=1e-4, msg=lambda text: f"{bundle.name}: export model.ts anew. {text}"
+        scripted, expected, rtol=1e-4, atol=1e-4, msg=lambda text: f"{bundle.name}: export model.ts again. {text}"
     )
 
 
 def test_torchscript_holds_the_configs_as_they_are(bundle):
-    """Programs that take model.ts alone, as MONAI Deploy, read them from there."""
+    """Programs that take only model.ts, such as MONAI Deploy, read them from there."""
     stored = {"inference.json": "", "metadata.json": ""}
     torch.jit.load(bundle / "models/model.ts", map_location="cpu", _extra_files=stored)
     for name, text in stored.items():

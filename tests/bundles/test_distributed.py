@@ -78,7 +78,7 @@ def save_items(bundle: Path, folder: Path, options: dict[str, Any], count: int) 
 
 @pytest.mark.slow
 def test_first_gradients_are_those_of_one_process(bundle, small, tmp_path):
-    """Where each image counts alone: batch norm and dropout off, Dice by image."""
+    """Where each image counts by itself: batch norm and dropout off, Dice by image."""
     make_dataset(bundle.name, tmp_path / "data", training=4, validation=2, test=0, size=small.size)
     options = save_items(bundle, tmp_path, small.train, count=4)
     alone = {"train::dataloader::sampler": None, "train::dataloader::shuffle": False}
@@ -97,7 +97,7 @@ def test_first_gradients_are_those_of_one_process(bundle, small, tmp_path):
     assert scale > 0
     for name, value in serial.items():
         torch.testing.assert_close(both[name], value, rtol=1e-3, atol=1e-5 * scale, msg=name)
-    # a gradient of one process's images alone would be noticed
+    # a gradient of only one process's images would be noticed
     assert max(float((half[name] - value).abs().max()) for name, value in serial.items()) > 1e-3 * scale
 
 

@@ -42,7 +42,7 @@ def draw(name: str, centres: list[tuple[int, int]]) -> np.ndarray:
 
 
 def threshold_weights() -> dict[str, torch.Tensor]:
-    """U-Node whose output is positive where the image is dark: the first skip decides alone, other blocks just work."""
+    """U-Node whose output is positive where the image is dark: only the first skip decides, other blocks just work."""
     weights = UNode(2, 3, 2).state_dict()
     for name, value in weights.items():
         if name.startswith(("stem", "down.0.", "merge.3.", "up.3.", "head")):

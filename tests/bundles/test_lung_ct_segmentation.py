@@ -216,7 +216,7 @@ def test_the_way_of_storing_does_not_matter(small, write_series, tmp_path, capfd
 def test_what_is_no_ct_and_what_has_no_lungs(small, tmp_path, capfd):
     grey = ((small.image.astype(int) + 1024) / 16).clip(0, 255).astype(np.uint8)
     abdomen = np.where((small.label > 0) | (small.image < -500), 40, small.image)
-    abdomen[0] = -1000  # air beside the patient
+    abdomen[0] = -1000  # air next to the patient
     for name, values in {"grey": grey, "abdomen": abdomen}.items():
         save(as_image(small, values.astype(np.int16)), tmp_path / "in", name)
     done = segment(tmp_path, capfd)

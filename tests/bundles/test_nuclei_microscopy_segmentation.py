@@ -42,7 +42,7 @@ def discs() -> np.ndarray:
 
 
 def threshold_weights() -> dict[str, torch.Tensor]:
-    """A network whose output is positive where the normalised image is: the first skip decides alone."""
+    """A network whose output is positive where the normalised image is: only the first skip decides."""
     network = VGGUNet(width=0.25)
     weights = network.state_dict()
     for name, value in weights.items():

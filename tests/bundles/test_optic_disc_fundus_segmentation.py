@@ -61,7 +61,7 @@ def write_images(folder: Path) -> dict[str, np.ndarray]:
 
 
 def brightness_weights() -> dict[str, torch.Tensor]:
-    """A U-Net whose logit grows with the image's own value and is 0 at 0.5: the first skip decides alone."""
+    """A U-Net whose logit grows with the image's own value and is 0 at 0.5: only the first skip decides."""
     network = parse("inference").get_parsed_content("network_def")
     weights = network.state_dict()
     last = len(network.merge) - 1

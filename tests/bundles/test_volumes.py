@@ -175,7 +175,7 @@ def test_a_volume_smaller_than_a_window(volumes, labels):
 
 
 def test_a_frame_of_zeros_changes_nothing_where_all_voxels_set_the_scale(tmp_path):
-    """As a volume has it that was registered to a larger one; the hippocampus alone is not normalised within a mask."""
+    """As in a volume that was registered to a larger one; only the hippocampus is not normalised within a mask."""
     bundle = ROOT / "bundles/hippocampus_mri_segmentation"
     [plain] = make_case(bundle, tmp_path / "data", SIZE)
     inner = np.asarray(plain.dataobj)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bundlekit.phantoms import KINDS, make_dataset
 
-collect_ignore = ["deploy_app.py"]  # runs in MONAI Deploy's environment alone
+collect_ignore = ["deploy_app.py"]  # runs only in MONAI Deploy's environment
 SPEC = importlib.util.spec_from_file_location("programs", Path(__file__).with_name("programs.py"))
 programs = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(programs)

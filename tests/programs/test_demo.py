@@ -20,5 +20,5 @@ def test_inference_hears_of_what_both_configs_have(tmp_path):
     (tmp_path / "configs").mkdir()
     for name, content in configs.items():
         (tmp_path / f"configs/{name}.json").write_text(json.dumps(content))
-    # max_epochs is of the training alone, tta is not changed, _desc_ is no parameter
+    # max_epochs belongs only to the training, tta is not changed, _desc_ is no parameter
     assert demo.shared_overrides(tmp_path) == ["--label_offset_px", "[0, 0.5]", "--seed", "3"]

@@ -1,4 +1,4 @@
-"""Series of runs: what is finished is not repeated, what was stopped goes on, records and failures are told."""
+"""Series of runs: finished runs are not repeated, stopped ones continue, records and failures are reported."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_the_largest_difference_is_a_share_of_the_largest_output():
 
     def exported(image):
         output = 4 * image
-        if len(image) == 3 and image.shape[2] == 8:  # wrong for one size and a batch of 3 alone
+        if len(image) == 3 and image.shape[2] == 8:  # wrong only for one size and a batch of 3
             output[2, 0, 1, 1] += 1
         return output
 

@@ -43,7 +43,7 @@ def test_the_search_on_a_small_grid(tmp_path, monkeypatch, capsys):
     network = parser.get_parsed_content("network_def").eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     options = ("--dataset_dir", tmp_path, "--ckpt_path", tmp_path / "model.pt", "--device", "cpu")
-    # no basin is as deep as 1, so that the closing finds one region and the threshold alone decides
+    # no basin is as deep as 1, so that the closing finds one region and only the threshold decides
     grid = ("--threshold", 0.5, "--sigma_px", 2, "--depth", 0.001, 1, "--merge_below", 0.65)
     run_study(monkeypatch, *options, *grid)
     rows = [[float(word) for word in line.split()] for line in capsys.readouterr().out.splitlines()[1:]]

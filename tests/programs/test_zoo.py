@@ -432,7 +432,7 @@ def test_a_zip_works_where_only_the_wheel_is_installed(tmp_path):
     done = run("membrane_em_segmentation", "--output", tmp_path / "zoo", "--no_trial")
     assert done.returncode == 0, done.stdout + done.stderr
     both = dict(line.split("  ")[::-1] for line in (tmp_path / "zoo/SHA256SUMS").read_text().splitlines())
-    assert listed.items() < both.items() and len(both) == 3  # the wheel, built anew, is the same
+    assert listed.items() < both.items() and len(both) == 3  # the wheel, built again, is the same
     probe.write_text("raise SystemExit('not accepted')\n")
     names = {path.name for path in (tmp_path / "zoo").iterdir()}
     done = run(SMALL.name, "--output", tmp_path / "zoo", "--acceptance", probe)

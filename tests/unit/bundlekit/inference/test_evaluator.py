@@ -1,4 +1,4 @@
-"""Files that fail in the middle of a run: the others are segmented, and the failures are told at its end."""
+"""Files that fail in the middle of a run: the others are segmented, and the failures are reported at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Positions in and outside of their images, in planes and volumes, alone and through a run's checks."""
+"""Positions in and outside of their images, in planes and volumes, directly and through a run's checks."""
 
 from __future__ import annotations
 

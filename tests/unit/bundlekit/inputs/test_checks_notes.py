@@ -1,4 +1,4 @@
-"""The line that tells a run that its weights have seen phantoms alone: for the very file, and for no other."""
+"""The note that weights were trained only on phantoms: for exactly that file, and for no other."""
 
 from __future__ import annotations
 

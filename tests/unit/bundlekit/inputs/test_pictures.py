@@ -20,7 +20,7 @@ ROWS, COLUMNS = 38, 70  # tiles of 32 px do not fit
 RGB = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3), dtype=np.uint8)
 GREY = RGB[..., 0].copy()
 ALPHA = np.arange(ROWS * COLUMNS, dtype=np.uint8).reshape(ROWS, COLUMNS)
-DEEP = RGB.astype(np.uint16) * 100  # no value has a meaning in its upper 8 bits alone
+DEEP = RGB.astype(np.uint16) * 100  # the upper 8 bits are never enough to tell the value
 DEEP_GREY, DEEP_ALPHA = DEEP[..., 0].copy(), ALPHA.astype(np.uint16) * 257
 BITS = (GREY > 127).astype(np.uint8)
 LOAD = LoadImage(PictureReader(), dtype=None, ensure_channel_first=True)

@@ -1,4 +1,4 @@
-"""What a phantom's truth file says, counted anew in its images and label maps."""
+"""What a phantom's truth file says, counted again in its images and label maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the truth of a phantom of the fundus says, measured anew in its label and its colours."""
+"""What the truth of a phantom of the fundus says, measured again in its label and its colours."""
 
 from __future__ import annotations
 

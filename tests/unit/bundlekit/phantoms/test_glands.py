@@ -1,4 +1,4 @@
-"""What the truth of a phantom of colon tissue says, counted anew in its label and its colours."""
+"""What the truth of a phantom of colon tissue says, counted again in its label and its colours."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_colour_alone_does_not_find_glands(phantoms):
 def test_pale_gaps_lie_outside_glands(phantoms):
     for phantom in phantoms:
         deep = ndimage.distance_transform_edt(pale(phantom) & (phantom.label == 0)) >= 3
-        # clefts between fibres alone make 0 to 6 such places, the gaps 7 to 16; blood fills a third of these
+        # clefts between fibres by themselves make 0 to 6 such places, the gaps 7 to 16; blood fills a third of these
         assert ndimage.label(deep)[1] > 0.4 * phantom.truth["pale_gaps"] > 2
 
 

@@ -1,4 +1,4 @@
-"""What the truth of a phantom of nuclei says, counted anew in its label and its intensities."""
+"""What the truth of a phantom of nuclei says, counted again in its label and its intensities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a prepare_data.py: whole or without a list, and all errors told at once."""
+"""The folder of a prepare_data.py: whole or without a list, and all errors reported at once."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_panels_show_image_truth_and_prediction(tmp_path):
 def test_a_label_has_one_colour_wherever_it_occurs(tmp_path):
     truth, prediction = np.zeros((2, 3, 16), int)
     truth[1] = np.repeat(np.arange(8), 2)
-    prediction[1, 4:6] = 2  # alone: it must not get the colour of label 1
+    prediction[1, 4:6] = 2  # without a neighbour: it must not get the colour of label 1
     save_panels(np.zeros((3, 16), np.uint8), truth, prediction, tmp_path / "o.png")
     _, with_truth, with_prediction = panels_of(tmp_path / "o.png", 3)
     assert at(with_prediction, 1, 4, truth.shape) == at(with_truth, 1, 4, truth.shape)

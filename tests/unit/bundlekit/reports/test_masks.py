@@ -39,7 +39,7 @@ def test_table_and_json_say_where_nothing_was_found(tmp_path, capsys):
     engine, record = Engine(step), RunRecord(tmp_path)
     engine.add_event_handler(Events.STARTED, record.begin)
     MaskReport(record, "optic disc").attach(engine)
-    for _ in range(2):  # a second run starts anew
+    for _ in range(2):  # a second run starts again from nothing
         engine.run(list(masks))
     rows = json.loads((tmp_path / "report.json").read_text())
     assert rows == [{"image": name, **measure_mask(mask)} for name, mask in masks.items()]

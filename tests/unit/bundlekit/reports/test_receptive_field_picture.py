@@ -77,7 +77,7 @@ def test_pixel_that_no_image_has_ends_the_run_with_an_error(pixel, evaluator, it
 
 
 class Pointwise(nn.Module):
-    """Output 1 of a pixel sees that pixel alone, output 0 nothing. Keeps the sizes that it was given."""
+    """Output 1 of a pixel sees only that pixel, output 0 nothing. Keeps the sizes that it was given."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ def test_large_images_are_cut_around_the_pixel(tmp_path, pixel, columns, rows):
 
 
 def test_pictures_of_volumes_and_of_batches(evaluator, tmp_path):
-    """One PNG for each image of a batch, named without .nii.gz, with what its figure shows, and no file besides."""
+    """One PNG for each image of a batch, named without .nii.gz, with what its figure shows, and no other file."""
     items = []
     for seed, name in enumerate(["v.nii.gz", "w.1.nii"]):
         values = np.random.RandomState(seed).rand(6, 7, 5)

@@ -224,6 +224,6 @@ def test_history_of_a_loss_that_is_a_sum(tmp_path):
     plot_history(tmp_path / "history.json", tmp_path / "history.png")
     page = np.asarray(Image.open(tmp_path / "history.png").convert("RGB"))
     middle = page.shape[1] // 2
-    for colour in ((31, 119, 180), (255, 127, 14)):  # the loss and its term, beside each other
+    for colour in ((31, 119, 180), (255, 127, 14)):  # the loss and its term, next to each other
         assert np.all(page[:, :middle] == colour, axis=2).any()
         assert not np.all(page[:, middle:] == colour, axis=2).any()

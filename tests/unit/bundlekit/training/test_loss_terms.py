@@ -36,6 +36,6 @@ def test_epoch_means_reach_monais_printout(capsys):
     printed = capsys.readouterr().out.splitlines()[-1]
     assert len(seen) == 6
     for name in ("segmentation", "l2", "kl"):
-        want = sum(terms[name] for terms in seen[3:]) / 3  # of the last epoch alone
+        want = sum(terms[name] for terms in seen[3:]) / 3  # of the last epoch only
         assert abs(trainer.state.metrics[name] - want) < 1e-6 * (1 + abs(want))
         assert f"{name}: {want:.4f}" in printed

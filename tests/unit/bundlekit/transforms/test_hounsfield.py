@@ -80,7 +80,7 @@ def test_all_slices_are_looked_at_whatever_their_number(axis):
         np.random.default_rng(0).gamma(2, 200, 5000),  # a magnetic resonance image
         np.linspace(-1, 1, 5000),  # normalised
         np.linspace(-100, 300, 5000),  # a CT of the head, without air
-        np.full(5000, -2000.0),  # padding alone
+        np.full(5000, -2000.0),  # only padding
     ],
     ids=["8 bits", "MR", "normalised", "no air", "padding"],
 )

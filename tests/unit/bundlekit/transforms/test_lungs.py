@@ -99,7 +99,7 @@ def test_what_the_network_took_of_windpipe_gas_table_and_air_is_dropped(chest):
 
 
 def test_lungs_at_the_side_of_a_cropped_volume_stay(chest):
-    """Where the crop has opened the chest, lung is told from air by its density."""
+    """Where the crop has opened the chest, lung is distinguished from air by its density."""
     x = np.argwhere(chest.label > 0)[:, 0]
     box = np.s_[x.min() + 5 : x.max() - 5, 16:48, 8:30]
     label, affine = chest.label[box], chest.affine.copy()

@@ -14,7 +14,7 @@ from bundlekit.transforms import ErodedTargets, ErodedTargetsd
 def test_two_touching_objects_lose_six_pixels_on_every_side():
     label = np.zeros((1, 30, 60), dtype=np.int32)
     label[0, 4:26, 5:26] = 1  # 21 columns
-    label[0, 4:26, 26:48] = 2  # 22 columns, beside them
+    label[0, 4:26, 26:48] = 2  # 22 columns, next to them
     wanted = np.zeros((2, 30, 60), dtype=np.float32)
     wanted[0, 10:20, 11:20] = 1  # 4 + 6 to 26 - 6, 5 + 6 to 26 - 6
     wanted[0, 10:20, 32:42] = 1  # 26 + 6 to 48 - 6

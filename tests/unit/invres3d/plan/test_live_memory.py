@@ -12,7 +12,7 @@ KIB = 1024
 
 
 def _square_twice(x: torch.Tensor) -> None:
-    """Needs, besides x: y = x^2 (1 KiB) and z = y^2 (1); both stay until y's last use."""
+    """Needs, in addition to x: y = x^2 (1 KiB) and z = y^2 (1); both stay until y's last use."""
     y = x * x
     z = y * y
     z.add_(1)

@@ -91,7 +91,7 @@ def test_network_is_the_u_of_its_blocks():
 @pytest.mark.parametrize(
     "dtype, dark, tolerance",
     # Kernels may sum otherwise for another size of the batch, and the norm divides the rounding of an evenly dark tile
-    # by next to nothing: that one in float64 alone.
+    # by next to nothing: that one only in float64.
     [(torch.float64, 0.0, 1e-12), (torch.float32, 0.5, 1e-5)],
 )
 def test_a_sample_does_not_depend_on_its_batch(dtype, dark, tolerance):

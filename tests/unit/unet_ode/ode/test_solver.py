@@ -190,7 +190,7 @@ def test_one_bad_sample_is_named(value, kwargs, function):
 
 
 def test_evaluations_are_those_of_a_sample():
-    """A hard sample beside many easy ones: each alone is within the limit that their sum would break."""
+    """A hard sample next to many easy ones: each by itself is within the limit that their sum would break."""
     y = torch.stack([torch.zeros(8), torch.tensor([60.0] + [0.1] * 7)], dim=1)
     block = ODEBlock(Field(_pursuit))
     block(y[:1])
@@ -205,7 +205,7 @@ def test_refusals_do_not_rest_on_assert():
     """``python -O`` drops every assert, torchdiffeq's too, which then tries ever smaller steps."""
     program = """
 from importlib import _bootstrap_external as loader
-compiled = loader.cache_from_source  # torch and MONAI from their ordinary cache: to compile them anew takes long
+compiled = loader.cache_from_source  # torch and MONAI from their ordinary cache: to compile them again takes long
 loader.cache_from_source = lambda path: compiled(path, optimization="")
 import monai.data, torch
 loader.cache_from_source = compiled
