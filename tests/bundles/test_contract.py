@@ -37,7 +37,7 @@ FILES = {
         "logging.conf",
     ],
     "docs": ["README.md", "data_license.txt"],
-    "models": ["model.pt", "model.ts"],
+    "models": ["model.pt", "model.ts", "model.pt2"],
     "scripts": ["prepare_data.py"],
 }
 OVERRIDES = ["dataset_dir", "output_dir", "ckpt_path", "device", "seed", "amp"]
@@ -218,15 +218,8 @@ def test_torchscript_holds_the_configs_as_they_are(bundle):
         assert same, f"{bundle.name}: the {name} in model.ts is another one: python -m tools.export {bundle.name}"
 
 
-def exported_program(bundle: Path) -> Path:
-    path = bundle / "models/model.pt2"
-    if not path.exists():
-        pytest.skip(f"{bundle.name} has no model.pt2: python -m tools.export {bundle.name} writes it")
-    return path
-
-
 def test_exported_program_is_the_shipped_network(bundle):
-    path = exported_program(bundle)
+    path = bundle / "models/model.pt2"
     image, _ = tensors(bundle)
     # from n = 2 up: an axis of one voxel is another graph
     sizes = [_get_fake_spatial_shape(image["spatial_shape"], n=n) for n in (2, 3)]
@@ -241,7 +234,7 @@ def test_exported_program_is_the_shipped_network(bundle):
 
 
 def test_exported_program_holds_the_configs_as_they_are(bundle):
-    path = exported_program(bundle)
+    path = bundle / "models/model.pt2"
     stored = {"inference.json": "", "metadata.json": ""}
     torch.export.load(path, extra_files=stored)
     for name, text in stored.items():
