@@ -31,7 +31,7 @@ class SubpixelShift(Transform):
         (channels, *spatial) to the same, float32.
 
     Raises:
-        ValueError: when the number of shifts differs from the number of spatial axes.
+        ValueError: when a shift is not finite, and when their number differs from the number of spatial axes.
 
     Example:
         >>> SubpixelShift([0, 1.0])(np.arange(8.0).reshape(1, 2, 4))[0, :, 1:].round(6)
@@ -41,6 +41,8 @@ class SubpixelShift(Transform):
 
     def __init__(self, shift_px: Sequence[float]) -> None:
         self.shift_px = tuple(shift_px)
+        if not np.isfinite(self.shift_px).all():  # SciPy's splines end the process
+            raise ValueError(f"shift_px is {self.shift_px}; expected finite numbers")
 
     def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
         array = convert_to_numpy(img, dtype=np.float64)

@@ -46,3 +46,9 @@ def test_grid_and_metadata_stay():
 def test_a_shift_for_each_axis_is_wanted():
     with pytest.raises(ValueError, match=r"shift_px is \(0.5,\) and the image \(1, 4, 4\); expected a shift for each"):
         SubpixelShift([0.5])(np.zeros((1, 4, 4)))
+
+
+@pytest.mark.parametrize("shift_px", [(float("nan"), 0), (0, float("inf"))])
+def test_shifts_that_are_not_finite_are_refused(shift_px):
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        SubpixelShift(shift_px)
