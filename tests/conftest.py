@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import itk
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,7 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def seed():
     set_determinism(0)
+    matplotlib.rcdefaults()  # a study's plots may have left another style
     yield
     set_determinism(None)
 

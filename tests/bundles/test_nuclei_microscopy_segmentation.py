@@ -317,7 +317,7 @@ def test_what_cannot_be_trained_with_is_told_before_the_training(tmp_path, capsy
     with pytest.raises(SystemExit):
         parser.get_parsed_content("run")
     told = capsys.readouterr().err
-    for start in ("none.pth: is no file", "tiles::margin: is 10", "network_def::batch_norm: is 'false'"):
+    for start in ("none.pth: does not exist", "tiles::margin: is 10", "network_def::batch_norm: is 'false'"):
         assert f"error: {start}" in told
 
 

@@ -86,14 +86,17 @@ def write_metadata(bundle: Path, **image: object) -> None:
 def test_sizes_that_cannot_be_used_are_told(tmp_path, shape):
     write_metadata(tmp_path, num_channels=1, spatial_shape=shape)
     with pytest.raises(
-        ValueError, match=r"metadata.json: network_data_format cannot be used \(.*\); expected of inputs, image"
+        ValueError,
+        match=r"metadata.json: network_data_format cannot be used \(.*\); expected num_channels and spatial_shape of inputs, image",
     ):
         export.image_shapes(tmp_path, torch.nn.Identity())
 
 
 def test_images_that_the_network_does_not_take_are_told(tmp_path):
     write_metadata(tmp_path, num_channels=2, spatial_shape=["8*n", "8*n"])
-    with pytest.raises(ValueError, match=r"cannot be used \(RuntimeError: .*expected of inputs, image: num_channels"):
+    with pytest.raises(
+        ValueError, match=r"cannot be used \(RuntimeError: .*expected num_channels and spatial_shape of inputs, image"
+    ):
         export.image_shapes(tmp_path, torch.nn.Conv2d(1, 1, 3))
 
 

@@ -52,7 +52,7 @@ def test_same_generator_same_phantom():
 
 
 def test_size_below_the_least():
-    with pytest.raises(ValueError, match="size is 47 px; expected 48 px at least"):
+    with pytest.raises(ValueError, match="size is 47 px; expected at least 48 px"):
         fundus(np.random.default_rng(0), 47)
 
 

@@ -100,7 +100,7 @@ def test_callers_without_gradients(context):
 
 def test_modes_return_after_an_error():
     net = nn.Conv2d(1, 1, 3)
-    with pytest.raises(ValueError, match=r"gave \(6, 6\) for an image of \(8, 8\); expected the same size"):
+    with pytest.raises(ValueError, match=r"returned \(6, 6\) for an image of \(8, 8\); expected the same size"):
         effective_receptive_field(net, torch.rand(1, 1, 8, 8), (0, 0), divisor=8 // 2)
     assert net.training
 
