@@ -345,6 +345,7 @@ def test_report_s_tiles_are_the_inner_128_of_256_reflected_at_the_border():
     torch.testing.assert_close(tiles(image, network), torch.cat(rows, dim=2), rtol=0, atol=1e-4)  # other batches
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_tiles_shifted_by_half_leave_the_shipped_network_s_mask_as_it_is(tmp_path):
     """Columns 640 to 1100: a seam of the whole image at 1024, one of its part from column 256 on at 704."""
