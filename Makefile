@@ -16,7 +16,7 @@ $(READY): setup.cfg constraints.txt
 
 setup: $(READY)  ## make .venv, a virtual environment with the tested versions
 
-demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=<name>; two to three minutes
+demo: $(READY)  ## train, evaluate and infer on phantoms: make demo BUNDLE=<name>; one to two minutes
 	$(VENV)/python -m tools.demo $(or $(BUNDLE),membrane_em_segmentation)
 
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m
