@@ -14,7 +14,8 @@ import subprocess
 import venv
 from pathlib import Path
 
-from tools.zoo import ROOT, run_clean
+from tools.zoo.contents import ROOT
+from tools.zoo.trial import run_clean
 
 NAMES = ("label", "deploy")
 SCHEMAS = '''\

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from bundlekit.reports import drawing, scores
+from tools.arguments import BUNDLES, known_bundles
 from tools.commands import call
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,33 +28,36 @@ def shared_overrides(bundle: Path) -> list[str]:
     return [text for key in demo if key[0] != "_" and key in inference for text in (f"--{key}", str(demo[key]))]
 
 
+def run_steps(bundle: Path, runs: Path) -> None:
+    """Make phantoms, train on them, evaluate and segment; pre-train first where the bundle does so."""
+    relative = Path(os.path.relpath(runs, bundle))
+    data = ("--dataset_dir", str(relative / "data"))
+
+    def step(names: str, output: str, ckpt: str, *more: str) -> None:
+        files = [f"configs/{name}.json" for name in names.split()]
+        config_file = str(files) if len(files) > 1 else files[0]
+        places = (*data, "--ckpt_path", str(relative / ckpt), "--output_dir", str(relative / output))
+        call(bundle, "-m", "monai.bundle", "run", "--config_file", config_file, *places, *more)
+
+    call(ROOT, "-m", "bundlekit.phantoms", bundle.name, os.path.relpath(runs / "data", ROOT))
+    pretrained: tuple[str, ...] = ()
+    if (bundle / "configs/pretrain.json").exists():
+        step("pretrain fit_demo", "pretraining", "pretrained.pt")
+        pretrained = ("--pretrained_path", str(relative / "pretrained.pt"))
+    step("train fit_demo", ".", "model.pt", *pretrained)
+    step("train evaluate fit_demo", ".", "model.pt")
+    step("inference", "predictions", "model.pt", *shared_overrides(bundle))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
-    parser.add_argument("bundle", choices=known)
+    parser.add_argument("bundle", choices=known_bundles())
     parser.add_argument("--output", type=Path, default=ROOT / "runs/demo")
     args = parser.parse_args()
-    bundle, runs = ROOT / "bundles" / args.bundle, args.output.resolve() / args.bundle
+    bundle, runs = BUNDLES / args.bundle, args.output.resolve() / args.bundle
     shutil.rmtree(runs, ignore_errors=True)
     began = time.monotonic()
-
-    relative = Path(os.path.relpath(runs, bundle))
-    places = ["--dataset_dir", str(relative / "data"), "--ckpt_path", str(relative / "model.pt")]
-    run = ["-m", "monai.bundle", "run"]
-    call(ROOT, "-m", "bundlekit.phantoms", args.bundle, os.path.relpath(runs / "data", ROOT))
-    steps = [("train fit_demo", "."), ("train evaluate fit_demo", "."), ("inference", "predictions")]
-    pretrained = []
-    if (bundle / "configs/pretrain.json").exists():
-        pretrained = ["--pretrained_path", str(relative / "pretrained.pt")]
-        first = ["--dataset_dir", str(relative / "data"), "--ckpt_path", pretrained[1]]
-        files = ["configs/pretrain.json", "configs/fit_demo.json"]
-        call(bundle, *run, "--config_file", str(files), *first, "--output_dir", str(relative / "pretraining"))
-    for configs, output in steps:
-        files = [f"configs/{name}.json" for name in configs.split()]
-        config_file = str(files) if len(files) > 1 else files[0]
-        options = {"inference": shared_overrides(bundle), "train fit_demo": pretrained}.get(configs, [])
-        call(bundle, *run, "--config_file", config_file, *places, "--output_dir", str(relative / output), *options)
-
+    run_steps(bundle, runs)
     pictures = drawing.draw_section(runs / "data", "test", runs / "predictions", runs / "overlays")
     scores.plot_history(runs / "history.json", runs / "history.png")
     print()

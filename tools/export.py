@@ -24,10 +24,10 @@ import torch
 
 from bundlekit.errors import InputError
 from bundlekit.files import require_writable_folder
+from studies.markdown import markdown_table
+from tools.arguments import add_bundles, choose_bundles
 from tools.bundle_folder import TOLERANCE, image_shapes, largest_difference, load_network
 from tools.formats import FIXED_STEPS, FORMATS, open_exported, write_exported
-
-BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 
 
 def export(bundle: Path, output: Path | None, formats: Sequence[str], wrong: list[str]) -> list[dict[str, Any]]:
@@ -61,44 +61,39 @@ def export(bundle: Path, output: Path | None, formats: Sequence[str], wrong: lis
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| bundle | file | overlay | MiB | sizes, with batches of 1 and 3 | largest difference |",
-        "|---" * 6 + "|",
-    ]
+    columns = ["bundle", "file", "overlay", "MiB", "sizes, with batches of 1 and 3", "largest difference"]
+    cells = []
     for row in rows:
-        shown = ", ".join(" x ".join(map(str, size)) for size in row["sizes"])
-        kind = row["file"].suffix[1:]
-        lines.append(f"| {row['bundle']} | {kind} | {row['overlay']} | {row['mib']:.1f} | {shown} | {row['off']:.1e} |")
-    return "\n".join(lines)
+        sizes = ", ".join(" x ".join(map(str, size)) for size in row["sizes"])
+        file, mib, off = row["file"].suffix[1:], f"{row['mib']:.1f}", f"{row['off']:.1e}"
+        cells.append([row["bundle"], file, row["overlay"], mib, sizes, off])
+    return markdown_table(columns, cells)
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = sorted(path.name for path in BUNDLES.iterdir() if (path / "configs").is_dir())
-    parser.add_argument(
-        "bundles",
-        nargs="*",
-        metavar="BUNDLE",
-        type=lambda word: Path(word).name,
-        help=f"of {', '.join(known)}; all by default",
-    )
+    add_bundles(parser)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--output", type=Path, help="folder for the files instead of each bundle's models/")
     args = parser.parse_args()
-    if unknown := set(args.bundles) - set(known):
-        parser.error(f"there is no bundle {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
+    args.bundles = choose_bundles(parser, args.bundles)
     if args.output is not None:
         args.output = args.output.resolve()
         try:
             require_writable_folder(args.output, "pass another one as --output")
         except InputError as error:
             parser.error(str(error))
+    return args
+
+
+def main() -> None:
+    args = read_arguments()
     rows: list[dict[str, Any]] = []
     wrong: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends what it has started and removes its folder
-    for name in dict.fromkeys(args.bundles or known):
+    for bundle in args.bundles:
         try:
-            rows += export(BUNDLES / name, args.output, args.formats, wrong)
+            rows += export(bundle, args.output, args.formats, wrong)
         except InputError as error:
             wrong.append(f"error: {error}")
     print(f"\n{table(rows)}\n\nDifferences are shares of the largest output; {TOLERANCE:g} is allowed.")

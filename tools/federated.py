@@ -140,6 +140,13 @@ def begun(args: argparse.Namespace) -> dict[str, Any] | None:
     return state
 
 
+def first_weights(args: argparse.Namespace, client: Client) -> dict[str, torch.Tensor]:
+    """Those of --initial, or the random ones that a client begins with."""
+    if args.initial:
+        return torch.load(args.initial, map_location="cpu", weights_only=True)
+    return {name: value.clone() for name, value in client.algorithm.get_weights().weights.items()}
+
+
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All rounds; returns what rounds.json holds."""
     args.output.mkdir(parents=True, exist_ok=True)
@@ -150,16 +157,12 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         return state["rounds"]
     names = [f"client{i}" for i in range(1, len(args.clients) + 1)]
     clients = [Client(args, *site, i) for i, site in enumerate(zip(names, args.clients, strict=True))]
-    if state is not None:
+    if state is None:
+        weights = first_weights(args, clients[0])
+        state = {"settings": settings_of(args), "rounds": [], "weights": weights}
+    else:
         for client, own in zip(clients, state["clients"], strict=True):
             client.take_up(own, state["weights"])
-    else:
-        if args.initial:
-            weights = torch.load(args.initial, map_location="cpu", weights_only=True)
-        else:
-            first = clients[0].algorithm.get_weights().weights
-            weights = {name: value.clone() for name, value in first.items()}
-        state = {"settings": settings_of(args), "rounds": [], "weights": weights}
     for number in range(len(state["rounds"]) + 1, args.rounds + 1):
         trained, losses = zip(*(client.train(state["weights"]) for client in clients), strict=True)
         state["weights"] = average(trained, [client.num_images for client in clients])

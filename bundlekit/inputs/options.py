@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["check_options", "is_on", "is_positive", "usable_seed"]
+__all__ = ["check_options", "is_on", "is_positive", "is_switch", "usable_seed"]
 
 _WORDS = {"true": True, "false": False}
 _LAST_SEED = 2**32 - 1  # NumPy's
@@ -32,20 +32,21 @@ def is_positive(value: Any) -> bool:
     return _is_finite(value) and value > 0
 
 
-def is_on(value: bool | str) -> bool:
-    """The bool that a switch stands for: a bool, or the words true and false, which a command line passes as text.
+def is_switch(value: Any) -> bool:
+    """Whether a value is True, False, or one of these words in any case."""
+    return str(value).lower() in _WORDS
 
-    Raises:
-        SystemExit: for any other value.
+
+def is_on(value: Any) -> bool:
+    """Whether a switch is on: True, or the word true, which a command line passes as text.
+
+    Any other value than the two words and the two bools counts as off; the rule "switch" of an option reports it.
 
     Example:
-        >>> is_on("true"), is_on("False"), is_on(True)
-        (True, False, True)
+        >>> is_on("true"), is_on("False"), is_on(True), is_on("maybe")
+        (True, False, True, False)
     """
-    if str(value).lower() not in _WORDS:
-        error = InputError("an option", f"is {value!r}", "true or false", "correct it")
-        raise SystemExit(f"error: {error}")
-    return _WORDS[str(value).lower()]
+    return _WORDS.get(str(value).lower(), False)
 
 
 def usable_seed(value: Any) -> int:
@@ -85,7 +86,7 @@ def _boolean(name: str, value: Any, _: bool) -> str | None:
 
 
 def _switch(name: str, value: Any, _: bool) -> str | None:
-    return None if str(value).lower() in _WORDS else "true or false"
+    return None if is_switch(value) else "true or false"
 
 
 def _ascending(name: str, value: Any, _: bool) -> tuple[str, str] | None:
@@ -93,6 +94,16 @@ def _ascending(name: str, value: Any, _: bool) -> tuple[str, str] | None:
     if len(pair) == 2 and pair[0] < pair[1]:
         return None
     return "two numbers, the lower one first", f'pass --{name} "[LOWER,UPPER]"'
+
+
+def _numbers(name: str, value: Any, count: int) -> tuple[str, str] | None:
+    if isinstance(value, list | tuple) and len(value) == count and all(map(_is_finite, value)):
+        return None
+    return f"{count} numbers", f'pass --{name} "[{",".join("0" * count)}]", with your numbers'
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[Any]) -> str | None:
+    return None if value in allowed else f"one of {', '.join(map(str, allowed))}"
 
 
 def _multiple_of(name: str, value: Any, step: int | Sequence[int]) -> tuple[str, str] | None:
@@ -118,6 +129,8 @@ _RULES = {
     "boolean": _boolean,
     "integer_from": _integer_from,
     "multiple_of": _multiple_of,
+    "numbers": _numbers,
+    "one_of": _one_of,
     "range": _range,
     "seed": _seed,
     "switch": _switch,
@@ -134,6 +147,7 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> Iterator[InputErr
             - ``range``: a number within the two bounds, both included,
             - ``integer_from``: an integer of at least the argument,
             - ``multiple_of``: a positive multiple of the argument, or a list of them where that is a list,
+            - ``numbers``: a list of as many numbers as the argument says; ``one_of``: one of the values in the argument,
             - ``ascending`` (true): two numbers, the lower one first,
             - ``switch`` (true): true or false, as a word or a bool; ``boolean`` (true): a bool and no word,
             - ``seed`` (true): an integer that can seed NumPy and torch,

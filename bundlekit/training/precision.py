@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..inputs.options import is_on
+from ..inputs.options import is_on, is_switch
 
 __all__ = ["Precision"]
 
@@ -24,6 +24,9 @@ class Precision:
         channels_last: whether weights and activations are stored channels last.
         sync_batch_norm: whether batch norm takes its statistics over the batches of all processes, which torch can do
             on GPUs only. The names of the weights stay as they are.
+
+    Raises:
+        ValueError: where ``amp`` is no switch.
 
     Attributes:
         gpu_amp: what MONAI's engines take as ``amp``.
@@ -43,6 +46,8 @@ class Precision:
         sync_batch_norm: bool = False,
     ) -> None:
         self.device = torch.device(device)
+        if not is_switch(amp):
+            raise ValueError(f"amp is {amp!r}; expected true or false")
         self.amp = is_on(amp)
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.sync_batch_norm = sync_batch_norm

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
@@ -36,6 +38,8 @@ def test_options_are_declared_once(config):
         else:
             assert declared["value"] == f"@{name}" and name in parser, name
     base = ConfigParser.load_config_file(config.files[0])
+    switches = {name for text in expressions(parser.config) for name in re.findall(r"is_on\(@([\w:]+)\)", text)}
+    assert not switches - options.keys(), f"{config}: {switches - options.keys()} would count as off if misspelt"
     missing = {name for name, value in base.items() if isinstance(value, bool) or name in COUNTS} - options.keys()
     assert not missing, f"{config}: {missing} are not among the options of the checks: declare them"
 
@@ -69,9 +73,6 @@ def test_wrong_values_are_reported_together(config, tmp_path, capsys):
     parser = config.parser()
     options = parser["checks"]["options"]
     wrong = {name: "no" for name in options if "::" not in name and f"@{name}" not in str(parser["network_def"])}
-    if config.base == "inference":
-        early = str(parser["record"]["resume"])  # decides which images are left, before the checks start
-        wrong = {name: value for name, value in wrong.items() if f"@{name}" not in early}
     places = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path), "ckpt_path": str(tmp_path / "model.pt")}
     parser.update({**places, "device": "cpu", **wrong})
     if "pretrained_path" in parser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -18,13 +17,16 @@ import pytest
 import torch
 import yaml
 
+import tools.zoo.faults
+from bundlekit.files import compute_sha256
 from tests import commands
+from tools.bundle_folder import load_network
+from tools.formats import SHIPPED
+from tools.zoo.contents import NEEDED, WEIGHTS, files_of, left_out
+from tools.zoo.faults import SAID, VERSIONS, faults
+from tools.zoo.packing import pack
 
 ROOT = Path(__file__).resolve().parents[2]
-PATH = ROOT / "tools/zoo.py"
-SPEC = importlib.util.spec_from_file_location("zoo", PATH)
-zoo = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(zoo)
 BUNDLES = sorted(path.parent.parent for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
 assert BUNDLES
 SMALL = ROOT / "bundles/lung_ct_segmentation"
@@ -43,20 +45,20 @@ def change_metadata(bundle: Path, **changed) -> None:
 @pytest.mark.slow  # the contracts say the same of each part
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_every_bundle_is_fit(bundle):
-    assert list(zoo.faults(bundle)) == []
+    assert list(faults(bundle)) == []
 
 
 def test_what_is_missing_is_told_at_once(bundle):
     (bundle / "LICENSE").unlink()
     (bundle / "models/model.ts").write_bytes(b"")
-    found = list(zoo.faults(bundle))
+    found = list(faults(bundle))
     assert [fault.split(": ")[0] for fault in found] == [f"{bundle}/LICENSE", f"{bundle}/models/model.ts"]
 
 
 def test_versions_that_do_not_fit(bundle):
     change_metadata(bundle, version="0.2", required_packages_version={"unet-bundles": "0.0.1"})
-    version, required, *embedded = zoo.faults(bundle)
-    for name, fault in zip(zoo.SHIPPED, embedded, strict=True):
+    version, required, *embedded = faults(bundle)
+    for name, fault in zip(SHIPPED, embedded, strict=True):
         assert f"model.{name}: has no metadata.json, or another one than configs/" in fault
     assert "version is 0.2; expected x.y.z with an entry in changelog" in version
     assert "has unet-bundles 0.0.1; expected 0.1.0" in required
@@ -67,28 +69,28 @@ def test_scripted_weights_have_to_be_those_of_the_other_file(bundle):
     state = torch.load(path, weights_only=True)
     state[next(iter(state))].flatten()[0] += 1
     torch.save(state, path)
-    for name, fault in zip(zoo.SHIPPED, zoo.faults(bundle), strict=True):
+    for name, fault in zip(SHIPPED, faults(bundle), strict=True):
         told = f"model.{name}: has other weights than model.pt; expected the same weights; run make export"
         assert told in fault
 
 
 def test_a_script_that_computes_something_else(bundle):
     path = bundle / "models/model.ts"
-    network = zoo.load_network(bundle)
+    network = load_network(bundle)
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, torch.nn.ReLU | torch.nn.LeakyReLU | torch.nn.PReLU):
                 setattr(module, name, torch.nn.Tanh())
     texts = {name: (bundle / f"configs/{name}").read_text() for name in ("metadata.json", "inference.json")}
     torch.jit.save(torch.jit.script(network), path, _extra_files=texts)
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert "model.ts: differs from the network of inference.json by" in fault and "expected at most 0.0001" in fault
 
 
-@pytest.mark.parametrize("key", zoo.SAID)
+@pytest.mark.parametrize("key", SAID)
 def test_metadata_that_the_zoo_asks_for(bundle, key):
     change_metadata(bundle, **{key: " "})
-    said, *embedded = zoo.faults(bundle)
+    said, *embedded = faults(bundle)
     assert f"metadata.json: has no text for {key}; expected one for each" in said
     assert all("or another one than configs" in fault for fault in embedded)
 
@@ -98,7 +100,7 @@ def test_metadata_that_the_zoo_asks_for(bundle, key):
 )
 def test_metadata_of_no_image_that_the_network_takes(bundle, tensors):
     change_metadata(bundle, network_data_format=tensors)
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert "metadata.json: network_data_format cannot be used" in fault
 
 
@@ -110,36 +112,34 @@ def test_weights_that_a_config_names(tmp_path, content):
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert fault.startswith(f"{path}: ") and "expected" in fault
 
 
 def test_a_large_file_is_named(bundle):
     with (bundle / "docs/atlas.png").open("wb") as file:
         file.truncate(26_000_000)
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert "docs/atlas.png: has 26.0 MB; expected at most 25; make it smaller" in fault
 
 
 def test_hosted_weights_may_be_large(bundle, monkeypatch):
-    monkeypatch.setattr(zoo, "LARGEST_MB", 1)
-    assert ["pass --host" in fault for fault in zoo.faults(bundle)] == [True] * len(zoo.WEIGHTS)
-    assert list(zoo.faults(bundle, "https://example.org")) == []
+    monkeypatch.setattr(tools.zoo.faults, "LARGEST_MB", 1)
+    assert ["pass --host" in fault for fault in faults(bundle)] == [True] * len(WEIGHTS)
+    assert list(faults(bundle, "https://example.org")) == []
 
 
 def test_a_link_is_not_packed_and_so_no_license(bundle):
     (bundle / "LICENSE").unlink()
     (bundle / "LICENSE").symlink_to(ROOT / "LICENSE")
-    assert list(zoo.faults(bundle)) == [
-        f"{bundle}/LICENSE: is a link; expected the file or folder itself; copy it there"
-    ]
+    assert list(faults(bundle)) == [f"{bundle}/LICENSE: is a link; expected the file or folder itself; copy it there"]
 
 
 def test_a_folder_that_is_a_link(bundle, tmp_path):
     shutil.move(bundle / "docs", tmp_path / "elsewhere")
     (bundle / "docs").symlink_to(tmp_path / "elsewhere")
     (bundle / "data").symlink_to(tmp_path)  # images may lie anywhere
-    assert list(zoo.faults(bundle)) == [f"{bundle}/docs: is a link; expected the file or folder itself; copy it there"]
+    assert list(faults(bundle)) == [f"{bundle}/docs: is a link; expected the file or folder itself; copy it there"]
 
 
 class Refusing(torch.nn.Module):
@@ -156,13 +156,13 @@ class Refusing(torch.nn.Module):
 def test_a_script_that_fails_or_holds_no_configs(bundle):
     path = bundle / "models/model.ts"
     torch.jit.save(torch.jit.load(path), path)
-    for fault, name in zip(zoo.faults(bundle), ("metadata.json", "inference.json"), strict=True):
+    for fault, name in zip(faults(bundle), ("metadata.json", "inference.json"), strict=True):
         assert f"model.ts: has no {name}, or another one than configs/; expected the {name} of configs/" in fault
-    torch.jit.save(torch.jit.script(Refusing(zoo.load_network(bundle))), path)
-    (fault,) = zoo.faults(bundle)
+    torch.jit.save(torch.jit.script(Refusing(load_network(bundle))), path)
+    (fault,) = faults(bundle)
     assert "model.ts: cannot be loaded and run (Error" in fault and len(fault.splitlines()) == 1
     path.write_bytes((SMALL / "models/model.ts").read_bytes()[:-1000])
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert "model.ts: cannot be loaded and run" in fault
 
 
@@ -172,8 +172,8 @@ def test_what_is_not_packed_hinders_nothing(bundle):
         (bundle / folder).mkdir()
         (bundle / folder / "patient.json").write_text("{")
         (bundle / folder / "patient.png").write_bytes(b"private")
-    assert list(zoo.faults(bundle)) == []
-    assert not [path for path in zoo.files_of(bundle) if "patient" in path.name or path.name.startswith(".")]
+    assert list(faults(bundle)) == []
+    assert not [path for path in files_of(bundle) if "patient" in path.name or path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("name", ["metadata", "inference", "net_paper", "sites/one"])
@@ -182,7 +182,7 @@ def test_configs_that_cannot_be_read(bundle, name, text):
     path = bundle / f"configs/{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(text)
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert fault.startswith(f"{path}: ") and "expected" in fault and len(fault.splitlines()) == 1
 
 
@@ -191,13 +191,13 @@ def test_configs_that_cannot_be_read(bundle, name, text):
 )
 def test_a_changelog_that_is_none(bundle, changed):
     change_metadata(bundle, **changed)
-    assert "with an entry in changelog" in next(zoo.faults(bundle))
+    assert "with an entry in changelog" in next(faults(bundle))
 
 
 @pytest.mark.parametrize("required", [None, ["unet-bundles"], {}])
 def test_required_packages_without_a_version(bundle, required):
     change_metadata(bundle, required_packages_version=required)
-    assert "expected 0.1.0, as in setup.cfg" in next(zoo.faults(bundle))
+    assert "expected 0.1.0, as in setup.cfg" in next(faults(bundle))
 
 
 def test_a_network_that_cannot_be_built(bundle):
@@ -205,7 +205,7 @@ def test_a_network_that_cannot_be_built(bundle):
     config = json.loads(path.read_text())
     config["network_def"]["width"] = "broad"
     path.write_text(json.dumps(config))
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert "inference.json: network_def cannot be built" in fault
 
 
@@ -220,7 +220,7 @@ def change_inference(bundle: Path) -> None:
 )
 def test_configs_that_were_changed_after_the_export(bundle, change, name):
     change(bundle)
-    for ending, fault in zip(zoo.SHIPPED, zoo.faults(bundle), strict=True):
+    for ending, fault in zip(SHIPPED, faults(bundle), strict=True):
         assert (
             f"model.{ending}: has no {name}.json, or another one than configs/; expected the {name}.json of configs/; "
             in fault
@@ -249,14 +249,14 @@ def with_nan(state):
 )
 def test_weights_that_nobody_can_use(bundle, change, told):
     save(bundle, change)
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert "models/model.pt: " in fault and told in fault
 
 
-@pytest.mark.parametrize("name", zoo.WEIGHTS)
+@pytest.mark.parametrize("name", WEIGHTS)
 def test_files_that_are_no_weights(bundle, name):
     (bundle / name).write_bytes(b"none")
-    (fault,) = zoo.faults(bundle)
+    (fault,) = faults(bundle)
     assert f"{name}: cannot be loaded" in fault
 
 
@@ -267,25 +267,25 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
     (bundle / "models/.export-1").mkdir()
     (bundle / "models/.export-1/model.ts").write_bytes(b"of an export that was stopped")
     (bundle / "docs/.env").write_text("private")
-    (bundle / "docs/linked.png").symlink_to(PATH)  # which faults() names
+    (bundle / "docs/linked.png").symlink_to(__file__)  # which faults() names
     (bundle / "models/checkpoint_10.pt").write_bytes(b"of a training")
     (bundle / "configs/train.json.orig").write_text("{}")
     (bundle / "patient.png").write_bytes(b"private")
-    names = [path.relative_to(bundle).as_posix() for path in zoo.left_out(bundle)]
+    names = [path.relative_to(bundle).as_posix() for path in left_out(bundle)]
     assert names == [
         "configs/train.json.orig", "docs/.env", "docs/linked.png", "models/.export-1/model.ts",
         "models/checkpoint_10.pt", "patient.png",
     ]  # fmt: skip
-    first = zoo.pack(bundle, tmp_path / "first", None)
+    first = pack(bundle, tmp_path / "first", None)
     for path in bundle.rglob("*"):
         os.utime(path, (1, 1))
-    second = zoo.pack(bundle, tmp_path / "second", None)
+    second = pack(bundle, tmp_path / "second", None)
     assert first.name == second.name == "lung_ct_segmentation_v0.1.0.zip"
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as archive:
         names = archive.namelist()
         assert archive.read(f"{SMALL.name}/models/model.pt") == (SMALL / "models/model.pt").read_bytes()
-    assert {f"{SMALL.name}/{name}" for name in zoo.NEEDED} < set(names)
+    assert {f"{SMALL.name}/{name}" for name in NEEDED} < set(names)
     assert not [
         name
         for name in names
@@ -295,42 +295,42 @@ def test_a_zip_depends_on_its_content_alone(bundle, tmp_path):
 
 def test_an_encoder_is_hosted_with_the_networks(tmp_path):
     bundle = ROOT / "bundles/optic_disc_fundus_segmentation"
-    archive = zoo.pack(bundle, tmp_path, "https://example.org")
+    archive = pack(bundle, tmp_path, "https://example.org")
     names = ["localizer.pt", "model.pt", "model.pt2", "model.ts"]
     assert sorted(path.name for path in (tmp_path / "hosted" / archive.stem).iterdir()) == names
     with zipfile.ZipFile(archive) as packed:
         assert not [name for name in packed.namelist() if "/models/" in name]
         listed = yaml.safe_load(packed.read(f"{bundle.name}/large_files.yml"))["large_files"]
     assert [entry["path"] for entry in listed] == [f"models/{name}" for name in names]
-    assert all(entry["hash_val"] == zoo.compute_sha256(bundle / entry["path"]) for entry in listed)
+    assert all(entry["hash_val"] == compute_sha256(bundle / entry["path"]) for entry in listed)
 
 
 def test_weights_of_one_file_name_would_have_one_address(bundle):
     (bundle / "models/site").mkdir()
     shutil.copy(bundle / "models/model.pt", bundle / "models/site/model.pt")
     (bundle / "configs/site.json").write_text(json.dumps({"ckpt_path": "models/site/model.pt"}))
-    assert list(zoo.faults(bundle)) == []
-    (fault,) = zoo.faults(bundle, "https://example.org")
+    assert list(faults(bundle)) == []
+    (fault,) = faults(bundle, "https://example.org")
     assert f"{bundle}: models/model.pt, models/site/model.pt would have the same address" in fault
 
 
 def test_a_further_script_that_a_config_names(bundle):
     (bundle / "configs/other.json").write_text(json.dumps({"script": "models/other.ts"}))
-    (missing,) = zoo.faults(bundle)
+    (missing,) = faults(bundle)
     assert missing.startswith(f"{bundle}/models/other.ts: ") and "take its name out of the configs" in missing
     shutil.copy(bundle / "models/model.pt", bundle / "models/other.ts")  # a state dict, which is no TorchScript
-    (wrong,) = zoo.faults(bundle)
+    (wrong,) = faults(bundle)
     assert (
         wrong.startswith(f"{bundle}/models/other.ts: cannot be loaded") and "expected a network as TorchScript" in wrong
     )
     shutil.copy(bundle / "models/model.ts", bundle / "models/other.ts")
-    assert list(zoo.faults(bundle)) == []
+    assert list(faults(bundle)) == []
 
 
-@pytest.mark.parametrize("key", zoo.VERSIONS)
+@pytest.mark.parametrize("key", VERSIONS)
 def test_a_version_that_is_none(bundle, key):
     change_metadata(bundle, **{key: "any"})
-    fault, *embedded = zoo.faults(bundle)
+    fault, *embedded = faults(bundle)
     assert f"metadata.json: {key} is 'any'; expected a version such as 1.2.3" in fault and all(
         "or another one than configs" in fault for fault in embedded
     )
@@ -358,14 +358,14 @@ def fetch(bundle: Path) -> subprocess.CompletedProcess:
 
 
 def test_hosted_weights_come_back_and_only_the_right_ones(host, tmp_path):
-    archive = zoo.pack(SMALL, tmp_path / "output", host)
+    archive = pack(SMALL, tmp_path / "output", host)
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(tmp_path)
     unpacked = tmp_path / SMALL.name
     assert not (unpacked / "models").exists()
     done = fetch(unpacked)
     assert done.returncode == 0, done.stderr
-    for name in zoo.WEIGHTS:
+    for name in WEIGHTS:
         assert (unpacked / name).read_bytes() == (SMALL / name).read_bytes()
 
     shutil.rmtree(unpacked / "models")
@@ -375,7 +375,7 @@ def test_hosted_weights_come_back_and_only_the_right_ones(host, tmp_path):
 
 
 def run(*words: object) -> subprocess.CompletedProcess:
-    return commands.run(PATH, *words)
+    return commands.run("-m", "tools.zoo", *words, cwd=ROOT)
 
 
 def test_a_bundle_that_does_not_exist_is_named():

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 
 from bundlekit.reports.solver import SolverReport
+from studies.markdown import markdown_table
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/gland_histology_segmentation"
 ADAPTIVE = ("bosh3", "dopri5")
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="PNG to write")
     args = parser.parse_args()
     rows = []
-    print("| solver | evaluations a pass | object F1 | object Dice |\n|---|---|---|---|")
+    print(markdown_table(["solver", "evaluations a pass", "object F1", "object Dice"], []))
     for solver in SOLVERS:
         scores = score(solver, args)
         rows.append((solver, scores))

@@ -27,9 +27,11 @@ from typing import NamedTuple
 
 import psutil
 
+from studies.markdown import markdown_table
+
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SAMPLE_S = 0.02
-ROW_TITLE = "| bundle | image | seconds an image | start-up, s | peak memory, MiB |\n|---|---|---|---|---|"
+COLUMNS = ["bundle", "image", "seconds an image", "start-up, s", "peak memory, MiB"]
 
 
 class Case(NamedTuple):
@@ -187,7 +189,7 @@ def main() -> None:
         parser.error(f"got bundles {unknown} and --repeats {args.repeats}; {wanted}")
     threads = os.environ.setdefault("OMP_NUM_THREADS", "2")
     print(f"CPU, {threads} threads, torch {version('torch')}, {args.repeats} repeats: median (smallest to largest)\n")
-    print(ROW_TITLE, flush=True)
+    print(markdown_table(COLUMNS, []), flush=True)
     for bundle in args.bundles or CASES:
         print(measure(bundle, args.repeats, args.size), flush=True)
 

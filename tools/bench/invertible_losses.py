@@ -10,7 +10,6 @@ per step, a column per engine) and OUTPUT.png.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
@@ -18,8 +17,10 @@ import torch
 from matplotlib.figure import Figure
 from monai.losses import DiceCELoss
 
+from bundlekit.reports.tables import write_csv
 from invres3d.losses import RegularizedLoss
 from invres3d.plan import NETWORKS, Training
+from studies.markdown import markdown_table
 
 BASE = "none"
 STYLES = ("-", "--", "-.", ":")  # the curves lie upon each other
@@ -53,10 +54,9 @@ def train(training: Training, args: argparse.Namespace) -> list[float]:
 
 def write(curves: dict[str, list[float]], output: Path, title: str) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{output}.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", *curves])
-        writer.writerows([step, *values] for step, values in enumerate(zip(*curves.values(), strict=True)))
+    steps = enumerate(zip(*curves.values(), strict=True))
+    rows = [{"step": step, **dict(zip(curves, values, strict=True))} for step, values in steps]
+    write_csv(f"{output}.csv", rows)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, (style, (engine, values)) in enumerate(zip(STYLES, curves.items(), strict=True)):
@@ -95,7 +95,7 @@ def main() -> None:
         curves[engine] = train(training, args)
     title = f"{args.network}, {args.num_couplings} couplings, {args.patch}^3 voxels, Adam {args.learning_rate:g}, fp32"
     print(f"{title}, {args.steps} steps, {args.device}, torch {torch.__version__}\n")
-    print('| engine | loss, first | loss, last | largest difference to "none" | at step |\n|---|---|---|---|---|')
+    print(markdown_table(["engine", "loss, first", "loss, last", 'largest difference to "none"', "at step"], []))
     for engine, values in curves.items():
         differences = [abs(a - b) for a, b in zip(values, curves[BASE], strict=True)]
         largest = max(differences)

@@ -25,6 +25,7 @@ from monai.losses import DiceCELoss
 from invres3d.losses import RegularizedLoss
 from invres3d.plan import Training, list_trainings, predict
 from invres3d.plan.live_memory import LiveMemory
+from studies.markdown import markdown_table
 
 # Yamazaki, Rathour, Le 2021, tables 2 and 3: GB of iSeg (patches of 64^3) and BraTS (128^3)
 PAPER = {
@@ -83,9 +84,9 @@ def report(side: int, args: argparse.Namespace) -> list[str]:
     real = side <= args.real
     where = f"real tensors on {args.device}" if real else "tensors without content"
     print(f"\n{side} x {side} x {side} voxels, {where}, torch {torch.__version__}\n")
-    gpu_head = " allocated on the GPU, MiB (ratio) |" if device.type == "cuda" and real else ""
-    print(f"| network | engine | depth | live, MiB | ratio |{gpu_head} the paper's (ratio) |")
-    print("|---|---|---|---|---|---|" + ("---|" if gpu_head else ""))
+    gpu_head = ["allocated on the GPU, MiB (ratio)"] if device.type == "cuda" and real else []
+    columns = ["network", "engine", "depth", "live, MiB", "ratio", *gpu_head, "the paper's (ratio)"]
+    print(markdown_table(columns, []))
     trainings = list_trainings(
         args.depths, [False], vae=True, num_blocks=args.depths, patch=(side,) * 3, channels=tuple(args.channels)
     )

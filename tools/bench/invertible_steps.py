@@ -21,6 +21,7 @@ from torch import nn
 
 from invres3d.losses import RegularizedLoss
 from invres3d.plan import NETWORKS, Training
+from studies.markdown import markdown_table
 
 BASE = "none"
 
@@ -78,7 +79,7 @@ def main() -> None:
         f"{args.patch} x {args.patch} x {args.patch} voxels, {args.num_couplings} couplings, batch of 1, fp32, {where},"
     )
     print(f"torch {torch.__version__}, {args.repeats} turns\n")
-    print('| network | engine | seconds, median | as a multiple of "none": median (min to max) |\n|---|---|---|---|')
+    print(markdown_table(["network", "engine", "seconds, median", 'as a multiple of "none": median (min to max)'], []))
     for network in args.networks:
         times = take_turns(contenders(network, args), args)
         for engine, values in times.items():

@@ -19,6 +19,7 @@ import psutil
 import torch
 from torch.nn import functional
 
+from studies.markdown import markdown_table
 from tools.bench.unode_reference import REFERENCE, WEIGHTS, num_evaluations, reference_network, sample
 from unet_ode.nets import UNode
 
@@ -68,7 +69,7 @@ def main() -> None:
         print(f"{nfe} | {mib:.0f}")
         return
     print(f"{args.size[0]} x {args.size[1]} px, batch of 1, fp32, {args.device}, torch {torch.__version__}\n")
-    print("| gradient, tolerance | evaluations | peak memory, MiB |\n|---|---|---|")
+    print(markdown_table(["gradient, tolerance", "evaluations", "peak memory, MiB"], []))
     for name in [REFERENCE, *SOLVERS]:
         command = [
             sys.executable,

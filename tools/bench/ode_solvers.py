@@ -23,6 +23,7 @@ import torchdiffeq
 from torch import nn
 from torch.nn import functional
 
+from studies.markdown import markdown_table
 from tools.bench.unode_reference import (
     REFERENCE,
     WEIGHTS,
@@ -99,7 +100,8 @@ def report_accuracy(bench: Bench, entries: dict[str, Contender], weights: dict[s
     exact = Bench(bench.image.double(), bench.target.double())
     exact.train(Contender(tight))
     wanted, truth = gradient(tight), torch.sigmoid(exact.infer(Contender(tight)))
-    print("\n| solver | error of the probability, rms | largest | cosine of the gradient |\n|---|---|---|---|")
+    print()
+    print(markdown_table(["solver", "error of the probability, rms", "largest", "cosine of the gradient"], []))
     for name, contender in entries.items():
         bench.train(contender)
         found = gradient(contender.network)
@@ -127,7 +129,7 @@ def report_speed(bench: Bench, entries: dict[str, Contender], repeats: int) -> N
     size = " x ".join(map(str, bench.image.shape[2:]))
     print(f"\n{size} px, batch of 1, {repeats} turns; a training step of the reference took", end=" ")
     print(f"{statistics.median(value[0] for value in times[REFERENCE]):.2f} s\n")
-    print("| solver | evaluations | training step, times faster | inference, times faster |\n|---|---|---|---|")
+    print(markdown_table(["solver", "evaluations", "training step, times faster", "inference, times faster"], []))
     for name, values in times.items():
         ratios = [[b[i] / v[i] for v, b in zip(values, times[REFERENCE], strict=True)] for i in range(2)]
         print(f"| {name} | {nfe[name]} | {spread(ratios[0])} | {spread(ratios[1])} |", flush=True)

@@ -32,6 +32,7 @@ from PIL import Image
 
 from bundlekit.inference.tiles import OverlapTileInferer
 from bundlekit.phantoms.nuclei import nuclei_microscopy
+from studies.markdown import markdown_table
 from tools.bundle_folder import load_network
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/nuclei_microscopy_segmentation"
@@ -129,7 +130,7 @@ def compare(args: argparse.Namespace) -> None:
     print(f"{size} px, fp32, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.repeats} turns\n")
     large = "" if args.image else f" of {args.memory_size} x {args.memory_size} px"
     memory_title = f"MiB above network and image{large}"
-    print(f"| | times faster | pixels as in one pass | {memory_title} |\n|---|---|---|---|")
+    print(markdown_table(["", "times faster", "pixels as in one pass", memory_title], []))
     for name, values in rates.items():
         ratios = [value / base for value, base in zip(values, rates[BASE], strict=True)]
         command = [sys.executable, "-m", "tools.bench.overlap_tiles", "--memory_of", name, "--weights", args.weights]
@@ -138,11 +139,16 @@ def compare(args: argparse.Namespace) -> None:
         memory = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=ENVIRONMENT).stdout
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"| {name} | {spread} | {100 * equal[name]:.3f} % | {float(memory):.0f} |", flush=True)
+    print_seams(calls[OURS], image, network)
+
+
+def print_seams(inferer: Inferer, image: torch.Tensor, network: torch.nn.Module) -> None:
+    """How many pixels of a mask stay the same when all tiles are shifted by half a tile."""
     middle = (..., *(slice(256, 256 + 512 * ((side - 256) // 512)) for side in image.shape[2:]))
     if min(image[middle].shape[2:]) <= 2 * BORDER_PX:
         print("\nthe image is too small for a shift by half a tile: seams are not compared")
         return
-    shifted, whole = calls[OURS](image[middle], network), calls[OURS](image, network)[middle]
+    shifted, whole = inferer(image[middle], network), inferer(image, network)[middle]
     inner = (..., *(slice(BORDER_PX, side - BORDER_PX) for side in shifted.shape[2:]))
     same = float(((shifted[inner] > 0) == (whole[inner] > 0)).float().mean())
     print(f"\ntiles shifted by half a tile: {100 * same:.3f} % of the pixels are the same")

@@ -18,6 +18,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from bundlekit.inference.tiles import OverlapTileInferer
+from studies.markdown import markdown_table
 from unet_ode.nets import PixelClassifier, UNet
 
 CONFIG = Path(__file__).resolve().parents[2] / "bundles/membrane_em_segmentation/configs/inference.json"
@@ -75,7 +76,7 @@ def main() -> None:
         print(f"turn {turn} of {args.repeats}", end="\r", flush=True)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{args.size} x {args.size} px, fp32, {where}, torch {torch.__version__}, {args.repeats} turns\n")
-    print("| | pixels per second, as a multiple of window by window: median (min to max) |\n|---|---|")
+    print(markdown_table(["", "pixels per second, as a multiple of window by window: median (min to max)"], []))
     first = next(iter(rates.values()))
     for name, values in rates.items():
         ratios = [value / base for value, base in zip(values, first, strict=True)]

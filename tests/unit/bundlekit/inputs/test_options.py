@@ -27,6 +27,8 @@ RIGHT = [
     ({"multiple_of": [8, 8]}, [[128, 8]]),
     ({"multiple_of": (1, 16)}, [(3, 32)]),
     ({"multiple_of": 16}, [16, 512]),
+    ({"numbers": 2}, [[-0.25, 1], (0, np.float32(3))]),
+    ({"one_of": ["a", "b"]}, ["a", "b"]),
 ]
 WRONG = [
     ({"above": 0}, [*NO_NUMBERS, 0, -1.5], "a number above 0"),
@@ -37,6 +39,7 @@ WRONG = [
     ({"seed": True}, [*NO_NUMBERS, -1, 0.5, 2**32, "abc"], "an integer from 0 to 4294967295"),
     ({"boolean": True}, ["true", "false", "no", 0, 1, None], "True or False (capitalised)"),
     ({"switch": True}, ["no", "", 0, 1, None], "true or false"),
+    ({"one_of": ["a", "b"]}, ["ab", "", None, 0], "one of a, b"),
 ]
 
 
@@ -49,6 +52,12 @@ def test_right_values_pass(rule, values):
 def test_wrong_values_are_reported(rule, values, expected):
     for value in values:
         assert faults(value, **rule) == [f"a: is {value!r}; expected {expected}; pass another --a"]
+
+
+@pytest.mark.parametrize("value", [5, "12", [], [1], [1, 2, 3], *([0, bad] for bad in NO_NUMBERS)], ids=str)
+def test_what_is_not_two_numbers(value):
+    remedy = 'pass --a "[0,0]", with your numbers'
+    assert faults(value, numbers=2) == [f"a: is {value!r}; expected 2 numbers; {remedy}"]
 
 
 @pytest.mark.parametrize(

@@ -52,5 +52,5 @@ def test_engines_get_amp_only_for_a_gpu():
 
 
 def test_a_word_that_is_no_switch():
-    with pytest.raises(SystemExit, match="expected true or false"):
+    with pytest.raises(ValueError, match="expected true or false"):
         Precision("cpu", amp="maybe")

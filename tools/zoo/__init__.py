@@ -1,0 +1,1 @@
+"""Packing of bundles for MONAI's model zoo; the program is ``python -m tools.zoo``."""
