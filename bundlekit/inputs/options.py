@@ -147,7 +147,7 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> Iterator[InputErr
             - ``range``: a number within the two bounds, both included,
             - ``integer_from``: an integer of at least the argument,
             - ``multiple_of``: a positive multiple of the argument, or a list of them where that is a list,
-            - ``numbers``: a list of as many numbers as the argument says; ``one_of``: one of the values in the argument,
+            - ``numbers``: a list of that many numbers; ``one_of``: one of the values in the argument,
             - ``ascending`` (true): two numbers, the lower one first,
             - ``switch`` (true): true or false, as a word or a bool; ``boolean`` (true): a bool and no word,
             - ``seed`` (true): an integer that can seed NumPy and torch,
