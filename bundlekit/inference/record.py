@@ -14,22 +14,17 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from ..files import compute_sha256
+from ..inputs.parts import find_state
 from ..processes import from_main_process, gather, is_connected, is_main_process, rank_and_world_size, was_restarted
 from .finished import FinishedLines
 
 __all__ = ["RunRecord"]
 
 
-def _size_and_mtime(path: str) -> list[int]:
-    """Size and time of the last change of a file or folder, which tell another one of the same name."""
-    found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns]
-
-
 def _is_unchanged(line: Mapping[str, Any]) -> bool:
     """Whether an image's files are those that a line is about."""
     try:
-        return bool(line["state"] == [_size_and_mtime(path) for path in line["image"]])
+        return bool(line["state"] == [find_state(path) for path in line["image"]])
     except OSError:
         return False
 
@@ -43,8 +38,9 @@ class RunRecord:
 
     Each process writes its own file, ``.finished-<number>.jsonl``, and reads the files of all processes. So a run can
     be continued by more or fewer processes, on this or on other machines with the same folder. An image counts as
-    finished where its file is unchanged, its outputs are still there, as long as they were and written over by no later
-    run, and weights and settings are the same. The files go when a run has ended with nothing left out.
+    finished where all its files are unchanged, also the slices of a folder and the values next to a header, its outputs
+    are still there, as long as they were and written over by no later run, and weights and settings are the same. The
+    files go when a run has ended with nothing left out.
 
     Args:
         output_dir: folder of the outputs.
@@ -149,7 +145,7 @@ class RunRecord:
             "run": self._key,
             "at": time.time_ns(),
             "image": paths,
-            "state": [_size_and_mtime(path) for path in paths],
+            "state": [find_state(path) for path in paths],
             "outputs": {os.path.relpath(path, self.folder): os.path.getsize(path) for path in outputs},
             "rows": self._notes,
         }

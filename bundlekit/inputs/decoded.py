@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -14,15 +13,17 @@ from monai.data import ImageReader
 from monai.transforms import SUPPORTED_READERS, LoadImage
 from monai.utils import ensure_tuple
 
+from .parts import find_state
+
 __all__ = ["DECODED", "DecodedFiles", "DecodedReader", "TakesDecoded", "keeping"]
 
 _MAX_BYTES = 2**30
 _Data = tuple[np.ndarray, dict]
 
 
-def _state(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """Sizes and times of the last change, which differ where a file was replaced meanwhile."""
-    return [(found.st_size, found.st_mtime_ns) for found in map(os.stat, paths)]
+def _state(paths: Sequence[str]) -> list[str]:
+    """What differs where a file was replaced meanwhile."""
+    return [find_state(path) for path in paths]
 
 
 class DecodedFiles:
@@ -51,7 +52,7 @@ class DecodedFiles:
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self._files: dict[tuple[str, ...], tuple[type, list[tuple[int, int]], _Data]] = {}
+        self._files: dict[tuple[str, ...], tuple[type, list[str], _Data]] = {}
         self._lock = Lock()  # CacheDataset loads with threads
 
     def keep(self, reader: type, paths: tuple[str, ...], data: _Data) -> None:

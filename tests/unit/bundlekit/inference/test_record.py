@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundlekit.inference.record import RunRecord
+from bundlekit.inputs.parts import find_state
 
 NAMES = [f"{letter}.png" for letter in "abcdef"]
 
@@ -187,7 +188,7 @@ def test_lines_are_json_of_what_was_done(folder):
     segment(record, folder, "a")
     [line] = [json.loads(text) for text in (folder / "out/.finished-0.jsonl").read_text().split("\n") if text]
     assert line["image"] == [str(folder / "a.png")] and line["outputs"] == {"a_seg.png": len(b"mask")}
-    assert line["state"][0][0] == len("a.png")
+    assert line["state"] == [find_state(folder / "a.png")]
 
 
 def test_a_later_run_of_other_settings_voids_what_it_wrote_over(folder):
