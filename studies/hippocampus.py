@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="CSV of the runs")
     parser.add_argument("--folds", type=int, nargs="+", choices=range(NUM_FOLDS), default=list(range(NUM_FOLDS)))
     parser.add_argument("--max_epochs", type=int, default=5)
+    parser.add_argument("--split", choices=("pair", "name"), default="pair", help="of the bundle's prepare_data.py")
     args = parser.parse_args()
     output = args.output.resolve()
     path = args.scores or output / "scores.csv"
@@ -72,7 +73,8 @@ def main() -> None:
             data, run = output / f"data{fold}", output / "_".join(key)
             if not (data / "dataset.json").exists():
                 source = args.source.resolve()
-                call(BUNDLE, "scripts/prepare_data.py", "--source", source, "--output", data, "--fold", fold)
+                options = ("--source", source, "--output", data, "--fold", fold, "--split", args.split)
+                call(BUNDLE, "scripts/prepare_data.py", *options)
             settings = {"dataset_dir": data, "max_epochs": args.max_epochs, "network_def#vae": vae == "yes"}
             train(BUNDLE, OVERLAYS[network], run, **settings)
             places = {"output_dir": run, "ckpt_path": run / "model.pt"}

@@ -126,17 +126,26 @@ def write_cases(
         lists.update({section: [items[name] for name in names] for section, names in sections.items()})
 
 
-def run_program(description: str, fold_help: str, make_plan: Callable[[Path, int, Path], Plan]) -> int:
-    """The command line of a prepare_data.py, ``--source --output --fold``; gives its exit code.
+def run_program(
+    description: str,
+    fold_help: str,
+    make_plan: Callable[..., Plan],
+    choices: Mapping[str, tuple[Sequence[str], str]] | None = None,
+) -> int:
+    """The command line of a prepare_data.py, ``--source --output --fold`` and its own options; gives its exit code.
 
     Args:
         description: what --help says.
         fold_help: what it says of --fold.
-        make_plan: the plan from source, fold and output; it may raise the first error that it meets.
+        make_plan: the plan from source, fold and output, and from the value of each option by its name; it may raise
+            the first error that it meets.
+        choices: the values of each option by its name, the default first, and what --help says of it.
     """
+    options = choices or {}
 
     def prepare(args: argparse.Namespace) -> Mapping[str, Sequence[str]]:
-        plan = make_plan(args.source, args.fold, args.output)
+        chosen = {name: getattr(args, name) for name in options}
+        plan = make_plan(args.source, args.fold, args.output, **chosen)
         if plan.errors:
             raise ValueError("\n".join(map(str, plan.errors)))
         write_cases(args.output, plan.cases, plan.sections, plan.header, plan.convert_image, plan.convert_label)
@@ -144,4 +153,6 @@ def run_program(description: str, fold_help: str, make_plan: Callable[[Path, int
 
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--fold", type=int, default=0, help=f"{fold_help} (default: %(default)s)")
+    for name, (values, text) in options.items():
+        parser.add_argument(f"--{name}", choices=values, default=values[0], help=f"{text} (default: %(default)s)")
     return run_preparation(parser, prepare)

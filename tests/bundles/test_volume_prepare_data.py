@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundlekit.inputs.checks import RunChecks
+from bundlekit.inputs.volumes import VolumeChecks
 from tests.commands import run_script
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -48,7 +48,7 @@ def usable(bundle: str, folder: Path) -> dict[str, int]:
     content = json.loads((folder / "dataset.json").read_text())
     if len(content["modality"]) < len(modalities):
         modalities = list(content["modality"].values())
-    checks = RunChecks(3, max(len(modalities), 1), train["checks"]["label_values"], modalities)
+    checks = VolumeChecks(3, max(len(modalities), 1), train["checks"]["label_values"], modalities)
     found = {name: len(checks.section(folder, name)) for name in ("training", "validation", "test") if name in content}
     checks.finish()
     return found
@@ -84,7 +84,7 @@ def write_decathlon(folder: Path, count: int, images: str = "imagesTr", labels: 
 def test_decathlon_download(tmp_path, folders):
     write_decathlon(tmp_path / "in", 12, *folders)
     name = "hippocampus_mri_segmentation"
-    dataset = prepared(name, tmp_path / "in", tmp_path / "out", "--fold", "1")
+    dataset = prepared(name, tmp_path / "in", tmp_path / "out", "--fold", "1", "--split", "name")
     assert [item["image"] for item in dataset["test"]] == [f"images/hippocampus_{i:03d}.nii.gz" for i in (1, 6, 11)]
     assert [item["label"] for item in dataset["validation"]] == ["labels/hippocampus_009.nii.gz"]
     assert usable(name, tmp_path / "out") == {"training": 8, "validation": 1, "test": 3}
@@ -92,6 +92,20 @@ def test_decathlon_download(tmp_path, folders):
         files = sorted((tmp_path / "out" / kind).iterdir())
         assert len(files) == 12
         assert all(file.read_bytes() == (tmp_path / "in" / folder / file.name).read_bytes() for file in files)
+
+
+def test_both_sides_of_a_person_are_in_one_list(tmp_path):
+    write_decathlon(tmp_path / "in", 24)  # 000, the pairs 001 and 002 to 021 and 022, and 023
+    name = "hippocampus_mri_segmentation"
+    tested = []
+    for fold in range(5):
+        dataset = prepared(name, tmp_path / "in", tmp_path / f"out{fold}", "--fold", str(fold))
+        lists = [{int(item["image"][-10:-7]) for item in dataset[key]} for key in ("training", "validation", "test")]
+        assert set.union(*lists) == set(range(24)) and sum(map(len, lists)) == 24
+        for numbers in lists:
+            assert all({2 * k - 1, 2 * k} <= numbers or not {2 * k - 1, 2 * k} & numbers for k in range(1, 12))
+        tested += sorted(lists[2])
+    assert sorted(tested) == list(range(24)) and tested[:5] == [0, 9, 10, 19, 20]
 
 
 def test_decathlon_files_without_a_partner(tmp_path):

@@ -3,8 +3,11 @@
     python scripts/prepare_data.py --source Task04_Hippocampus --output data --fold 0
 
 The source is the unpacked official download (imagesTr/, labelsTr/), or a folder with images/ and labels/. Volumes are
-copied unchanged to images/ and labels/, and dataset.json lists them. The cases are sorted by name: every fifth one,
-starting with number --fold, is for testing; every eighth of the others is for validation; the rest is for training.
+copied unchanged to images/ and labels/, and dataset.json lists them.
+
+Volumes 2k - 1 and 2k are often the two sides of one person, so they are kept together: the pairs are sorted by name;
+every fifth one, starting with number --fold, is for testing; every eighth of the others is for validation; the rest is
+for training. With --split name each volume counts for itself, which puts the other side of a test volume into training.
 
 Files whose names begin with a dot are ignored: the official archive has one for each volume, made by its packer. All
 faults of the files are reported at once, before anything is written; dataset.json is written last.
@@ -12,7 +15,9 @@ faults of the files are reported at once, before anything is written; dataset.js
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 
 from bundlekit.errors import InputError
@@ -47,11 +52,20 @@ def find(source: Path) -> list[Case]:
     raise InputError(source, "does not hold the folders of the data", expected, "pass the folder that holds them")
 
 
-def make_plan(source: Path, fold: int, output: Path) -> Plan:
+def pair_of(case: str) -> Hashable:
+    """What volumes 2k - 1 and 2k have in common; a case without a number is a group of its own."""
+    match = re.fullmatch(r"(.*?)(\d+)", case)
+    return (match[1], (int(match[2]) + 1) // 2) if match else case
+
+
+def make_plan(source: Path, fold: int, output: Path, split: str) -> Plan:
     cases = find(source)
-    sections = split_fold([case.name for case in cases], fold, NUM_FOLDS)
+    names = [case.name for case in cases]
+    groups = {"pair": pair_of, "name": str}
+    sections = split_fold(names, fold, NUM_FOLDS, groups[split])
     return Plan(cases, sections, HEADER, file_faults(cases, output))
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(__doc__, f"0 to {NUM_FOLDS - 1}", make_plan))
+    splits = {"split": (("pair", "name"), "what is kept together")}
+    sys.exit(run_program(__doc__, f"0 to {NUM_FOLDS - 1}", make_plan, splits))

@@ -37,3 +37,25 @@ def test_folds_that_are_not_there(fold, num_folds):
 def test_too_few_cases(cases, fold):
     with pytest.raises(ValueError, match=f"{len(cases)} cases are too few for fold"):
         split_fold(cases, fold, 5)
+
+
+@pytest.mark.parametrize("num_folds", [2, 5, 7])
+def test_cases_of_one_group_are_in_one_list(num_folds):
+    cases = [f"{i:03d}" for i in range(1, 120) if i % 7 != 3]  # with gaps, so that some have no partner
+
+    def pair_of(case: str) -> int:
+        return (int(case) + 1) // 2
+
+    tested = []
+    for fold in range(num_folds):
+        lists = split_fold(cases, fold, num_folds, pair_of)
+        assert sorted(name for names in lists.values() for name in names) == cases
+        groups = [{pair_of(name) for name in names} for names in lists.values()]
+        assert all(groups) and sum(map(len, groups)) == len(set.union(*groups))
+        tested += lists["test"]
+    assert sorted(tested) == cases
+
+
+def test_too_few_groups():
+    with pytest.raises(ValueError, match="6 cases in 2 groups are too few for fold 0; expected more than 2; add cases"):
+        split_fold(["a1", "a2", "a3", "b1", "b2", "b3"], 0, 5, lambda case: case[0])
