@@ -79,7 +79,6 @@ class RunChecks:
     """
 
     _load = LOAD
-    _name_output: Callable[[str], str] = staticmethod(name_output)
 
     def __init__(
         self,
@@ -281,6 +280,10 @@ class RunChecks:
             remedy = "correct the files that were left out"
             self._record(self._errors, [InputError(source, found, "at least one", remedy)])
         return usable
+
+    def _name_output(self, path: str) -> str:
+        """The name of a path's outputs."""
+        return name_output(path)
 
     def _expected(self) -> Expected:
         values = self.label_values, self._load, self.min_size, self.examine, self.spacing_mm

@@ -18,8 +18,9 @@ from .modalities import group_files
 
 __all__ = ["find_images", "find_output_collisions", "name_output", "read_section", "require_inputs_outside"]
 
-# A .img has its header in a .hdr, a .raw in a .mhd: the header stands for the pair.
-_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".hdr")
+# A .img has its header in a .hdr, a .raw in a .mhd or .nhdr: the header stands for the pair.
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_ENDINGS = (*_PICTURES, ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 _LAYOUT = "a folder with images/, labels/ and dataset.json"
 _PREPARE = "make it with the bundle's scripts/prepare_data.py, or pass another folder with --dataset_dir"
 
@@ -200,7 +201,7 @@ def require_inputs_outside(output_dir: str | os.PathLike, items: Iterable[Any]) 
         items: entries of data lists, ``{"image": path or paths}`` in general.
 
     Raises:
-        InputError: where an image lies in ``output_dir`` itself, by whatever name of that folder.
+        InputError: where an image lies in ``output_dir`` itself, or is that folder, by whatever name of it.
 
     Example:
         >>> import tempfile
@@ -212,7 +213,7 @@ def require_inputs_outside(output_dir: str | os.PathLike, items: Iterable[Any]) 
     """
     images = [item["image"] for item in items if isinstance(item, Mapping) and "image" in item and "label" not in item]
     paths = [path for image in images for path in ensure_tuple(image) if isinstance(path, str | os.PathLike)]
-    first = {Path(path).parent: path for path in reversed(paths)}
+    first = {folder: path for path in reversed(paths) for folder in (Path(path), Path(path).parent)}
     for folder, path in first.items():
         if os.path.isdir(folder) and os.path.samefile(folder, Path(output_dir)):
             found = f"is both input and output folder (it holds {path})"

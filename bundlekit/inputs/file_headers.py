@@ -16,7 +16,7 @@ from monai.transforms import LoadImage
 from PIL import Image
 
 from .decoded import DecodedReader
-from .dicom import is_series, open_series
+from .dicom import is_series, open_dicom
 
 __all__ = ["FileHeader", "find_reader", "from_itk", "read_header"]
 
@@ -56,7 +56,7 @@ def _by_pillow(path: str) -> FileHeader:
 
 def _by_itk(path: str) -> FileHeader:
     if is_series(path):
-        return from_itk(open_series(path))
+        return from_itk(open_dicom(path))
     reader = itk.ImageFileReader.New(FileName=path)
     reader.UpdateOutputInformation()
     return from_itk(reader.GetOutput())

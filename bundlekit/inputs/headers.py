@@ -16,9 +16,10 @@ from nibabel.orientations import io_orientation
 from ..errors import InputError
 from .grids import Grid, format_lengths
 
-__all__ = ["check_affine", "check_header", "check_resampled"]
+__all__ = ["FAMILY", "check_affine", "check_header", "check_resampled"]
 
-_HEADERS = (".nii", ".nii.gz", ".hdr")
+FAMILY = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
+"""Endings of NIfTI and of Analyze, which shares them."""
 _MOST_RESAMPLED = 512  # an edge; volumes of the head at 1 mm have half of that
 _FEWEST_RESAMPLED = 4  # along an axis; what is left of a volume whose header has metres for millimetres is one
 _TOLERANCE_VOXELS = 0.05  # headers store rounded numbers; a twentieth of a voxel moves no label
@@ -48,11 +49,13 @@ def check_header(path: str | os.PathLike) -> None:
         >>> nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4)), path)
         >>> check_header(path)
     """
-    if not str(path).lower().endswith(_HEADERS):
+    if not str(path).lower().endswith(FAMILY):
         return
     try:
-        kind: Any = type(nibabel.load(path).header)  # nibabel's base class of headers declares none of what follows
-        with ImageOpener(os.fspath(path)) as file:
+        opened: Any = nibabel.load(path)
+        kind: Any = type(opened.header)  # nibabel's base class of headers declares none of what follows
+        held_in = opened.file_map.get("header", opened.file_map["image"]).filename
+        with ImageOpener(held_in) as file:
             header = kind.from_fileobj(file, check=False)
         sizes_mm = header["pixdim"][1:4]
         image: Any = nibabel.load(path)

@@ -10,7 +10,8 @@ from monai.utils import ensure_tuple
 
 from ..errors import InputError
 from ..files import require_file
-from .dicom import check_series, check_stack, is_series
+from .dicom import check_dicom, is_dicom_input, is_series
+from .directions import check_directions
 from .file_headers import FileHeader, read_header
 from .grids import Grid, check_same_grid
 from .headers import check_affine, check_header, check_resampled
@@ -68,10 +69,10 @@ def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int, min_
 
 def _read_header(path: str, expected: Expected) -> tuple[FileHeader, Grid]:
     """What the header of one file says, where that can be used."""
-    if is_series(path):
-        check_series(path)
-    else:
+    if not is_series(path):
         require_file(path, _DATALIST)
+    if is_series(path) or (expected.spatial_dims == 3 and is_dicom_input(path)):
+        check_dicom(path)
     if expected.spatial_dims == 3:
         check_header(path)
     try:
@@ -81,9 +82,8 @@ def _read_header(path: str, expected: Expected) -> tuple[FileHeader, Grid]:
     _check_dimensions(path, header.shape, expected.spatial_dims, expected.min_size)
     affine = header.affine if expected.spatial_dims == 3 else None
     if affine is not None:
+        check_directions(path, affine)
         check_affine(path, affine)
-        if is_series(path):
-            check_stack(path, affine)
     return header, Grid(header.shape[1:], affine)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["group_files", "pick_files", "put_in_order"]
+__all__ = ["group_files", "name_case", "pick_files", "put_in_order"]
 
 
 def _split(path: str, modalities: Sequence[str]) -> tuple[str, str | None]:
@@ -20,6 +21,24 @@ def _split(path: str, modalities: Sequence[str]) -> tuple[str, str | None]:
         modality = next(word for word in modalities if word.lower() == match[2].lower())
         return str(Path(path).parent / (match[1] or "")), modality
     return path, None
+
+
+def name_case(path: str, modalities: Sequence[str]) -> str:
+    """The name of the case that a file is of, or of its folder where the file is named by its modality only.
+
+    Args:
+        path: the file.
+        modalities: words that the names may end with, whatever their case.
+
+    Returns:
+        The name; empty where the file's name does not end with a modality.
+
+    Example:
+        >>> [name_case(path, ["t1", "t2"]) for path in ("d/a_t1.nii.gz", "d/a-b-T2.hdr", "d/t1.nii", "d/a_seg.nii")]
+        ['a', 'a-b', 'd', '']
+    """
+    case, modality = _split(path, modalities)
+    return "" if modality is None else os.path.basename(os.path.abspath(case)).rstrip("-_ ")
 
 
 def group_files(paths: Sequence[str], modalities: Sequence[str]) -> list[list[str]]:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor, create_file_basename
+from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 
 from ..errors import InputError
 from ..files import require_file
-from ..inputs.datalists import read_section
+from ..inputs.datalists import name_output, read_section
 from .panels import save_panels
 
 __all__ = ["as_displayed", "draw_section", "main"]
@@ -51,12 +52,21 @@ def _load_labels(path: str) -> np.ndarray:
     return labels[..., 0]
 
 
+def _names(image: str | Sequence[str]) -> list[str]:
+    """What the outputs of an image may be called; of several files, the last word of a name is a modality."""
+    if isinstance(image, str):
+        return [name_output(image)]
+    name = name_output(image[0])
+    return [re.sub("(^|[-_ ])[^-_ ]*$", "", name) or Path(image[0]).absolute().parent.name, name]
+
+
+def _predictions(output_dir: str, name: str) -> list[Path]:
+    return [Path(output_dir, f"{name}_seg{ending}") for ending in (".nii.gz", ".png")]
+
+
 def _draw_item(item: dict[str, Any], output_dir: str, destination: Path) -> Path:
-    first = item["image"] if isinstance(item["image"], str) else item["image"][0]
-    name = create_file_basename("", first, "", separate_folder=False, makedirs=False)
-    predicted = Path(output_dir, f"{name}_seg.nii.gz")
-    if not predicted.is_file():
-        predicted = predicted.with_name(f"{name}_seg.png")
+    found = [(name, path) for name in _names(item["image"]) for path in _predictions(output_dir, name)]
+    name, predicted = next((pair for pair in found if pair[1].is_file()), found[-1])
     image, prediction = _load(item["image"]), _load_labels(str(predicted))
     truth = _load_labels(item["label"]) if "label" in item else None
     path = destination / f"{name}.png"
@@ -74,7 +84,8 @@ def draw_section(
     """Write ``destination/<name>.png`` for the images of one section, as :func:`save_panels` draws them.
 
     The prediction is ``<name>_seg.png`` or ``<name>_seg.nii.gz`` in ``output_dir``, where ``<name>`` is the image's
-    file name without its ending. Volumes are shown with the front up and the patient's left on the right.
+    file name without its ending and, where it has several files, without the modality at its end. Volumes are shown
+    with the front up and the patient's left on the right.
 
     Args:
         dataset_dir: folder with ``dataset.json``.

@@ -1,10 +1,11 @@
-"""Array and dictionary transforms for MONAI: targets, weights, windows, colours, objects, cells, lungs, regions."""
+"""Array and dictionary transforms for MONAI: targets, weights, windows, colours, objects, lungs, brains, regions."""
 
 from .alignment import SubpixelShift, SubpixelShiftd
 from .background import RandBackground, RandBackgroundd
 from .centres import CentreOfMassd, EquivalentDiameterd
 from .close_cells import CloseCells, CloseCellsd
 from .colour import RandColourJitter, RandColourJitterd
+from .foreground import NonzeroMaskd
 from .hounsfield import HounsfieldUnitsd
 from .lungs import SeparateLungsd
 from .photographs import EvenContrast, EvenContrastd, ToGrey, ToGreyd
@@ -37,6 +38,7 @@ __all__ = [
     "LightObjectsd",
     "NonUniformSample",
     "NonUniformSampled",
+    "NonzeroMaskd",
     "RandBackground",
     "RandBackgroundd",
     "RandColourJitter",

@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from bundlekit.phantoms import Phantom
 from bundlekit.phantoms.thorax import thorax
 from bundlekit.prepare.volumes import nifti_name
+from tests.dicom_files import write_frames
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/lung_ct_segmentation"
 SIDES = {"right": 1, "left": 2}
@@ -180,7 +181,7 @@ def small() -> Phantom:
     ids=" ".join,
 )
 def test_the_way_of_storing_does_not_matter(small, write_series, tmp_path, capfd, stored):
-    """Slope and intercept, no intercept, a DICOM series: the same lungs, voxel by voxel, and nearly so with padding."""
+    """Slope and intercept, none, DICOM of files and frames: the same lungs, voxel by voxel, nearly so with padding."""
     hu = small.image.astype(int)
     save(as_image(small), tmp_path / "in", "plain")
     for name in stored:
@@ -193,8 +194,9 @@ def test_the_way_of_storing_does_not_matter(small, write_series, tmp_path, capfd
     scaled.header.set_slope_inter(2, -1024)
     save(scaled, tmp_path / "in", "scaled")
     write_series(tmp_path / "in/1.2.840.1", hu, small.affine)
+    write_frames(tmp_path / "in/frames/a.dcm", hu, small.affine, [*range(1, hu.shape[2], 2), *range(0, hu.shape[2], 2)])
     done = segment(tmp_path, capfd)
-    names = {"plain", "scaled", "1.2.840.1", *stored}
+    names = {"plain", "scaled", "1.2.840.1", "frames", *stored}
     assert done.labels.keys() == done.volumes.keys() == names
     wanted = np.asarray(done.labels["plain"].dataobj)
     assert set(np.unique(wanted)) == {0, 1, 2}

@@ -89,8 +89,7 @@ def segment(
     parser = parse(bundle, folder, patch_size)
     parser.get_parsed_content("evaluator").run()
     parser.get_parsed_content("checks").finish()
-    first = f"_{modalities(bundle)[0]}" if modalities(bundle)[0] else ""
-    found = {path.name.removesuffix(f"{first}_seg.nii.gz"): nib.load(path) for path in (folder / "out").iterdir()}
+    found = {path.name.removesuffix("_seg.nii.gz"): nib.load(path) for path in (folder / "out").iterdir()}
     assert found.keys() == cases.keys()
     return found
 
@@ -222,6 +221,39 @@ def channels(bundle: Path) -> list[list[int]]:
     """Label values of each channel of the network."""
     train = json.loads((bundle / "configs/train.json").read_text())
     return list(train["regions"].values()) if "regions" in train else [[v] for v in train["checks"]["label_values"]]
+
+
+MODAL = [pytest.param(path, id=path.name) for path in BUNDLES if modalities(path)[0]]
+
+
+@pytest.mark.parametrize("name", ["inference", "train"])
+@pytest.mark.parametrize("multimodal", MODAL)
+def test_nothing_is_found_where_every_modality_is_0(multimodal, name, tmp_path):
+    """Of a network that finds something everywhere, exactly the voxels of the brain are left, on any grid."""
+    affine = TILT @ np.diag([1.7, 0.8, 1.3, 1])  # resampling smears values over the border of the brain
+    values = np.zeros((len(modalities(multimodal)), 9, 11, 8), np.float32)
+    for k, volume in enumerate(values):
+        volume[2:5, 3:9, 1 + k : 4 + k] = np.random.default_rng(k).uniform(-3, 3, (3, 6, 3))
+    write(multimodal, tmp_path / "in", "a", [nib.Nifti1Image(volume, affine) for volume in values])
+    nib.save(nib.Nifti1Image(np.ones(values[0].shape, np.uint8), affine), tmp_path / "label.nii.gz")
+    files = [str(tmp_path / f"in/a_{modality}.nii.gz") for modality in modalities(multimodal)]
+    parser, prefix = parse(multimodal, tmp_path, [SIZE] * 3), ""
+    if name == "train":
+        parser, prefix = ConfigParser(ConfigParser.load_config_file(multimodal / "configs/train.json")), "validate::"
+        parser.update({"bundle_root": str(multimodal)})
+    sample = parser.get_parsed_content(f"{prefix}preprocessing")(
+        {"image": files, "label": str(tmp_path / "label.nii.gz")}
+    )
+    is_background = [0 in labels for labels in channels(multimodal)]
+    logits = torch.tensor([-20.0 if nothing else 20.0 for nothing in is_background]).reshape(-1, 1, 1, 1)
+    sample["pred"] = MetaTensor(logits.expand(-1, *sample["image"].shape[1:]), meta=sample["image"].meta)
+    scored = parser.get_parsed_content(f"{prefix}postprocessing")(sample)["pred"]
+    if name == "inference":
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_seg.nii.gz"]
+        found = np.asarray(nib.load(tmp_path / "out/a_seg.nii.gz").dataobj)
+    else:
+        found = scored[[not nothing for nothing in is_background]].any(0).numpy()
+    assert np.array_equal(found > 0, (values != 0).any(0))
 
 
 def test_the_truth_scores_1_and_0_mm_in_the_space_of_the_label(brain, tmp_path):

@@ -11,7 +11,7 @@ from monai.transforms import LoadImage
 
 from bundlekit.errors import InputError
 from bundlekit.inputs.datalists import find_images
-from bundlekit.inputs.dicom import check_series, is_series
+from bundlekit.inputs.dicom import check_dicom, is_series
 from bundlekit.inputs.images import check_image
 
 AFFINE = np.eye(4)  # oblique, of 0.7 x 0.8 x 5 mm, x and y as scanners have them
@@ -88,4 +88,4 @@ def test_files_with_the_ending_of_dicom_that_are_none(tmp_path):
     (tmp_path / "a.dcm").write_text("text")
     assert is_series(tmp_path)
     with pytest.raises(InputError, match="holds 0 DICOM series; expected one"):
-        check_series(tmp_path)
+        check_dicom(tmp_path)

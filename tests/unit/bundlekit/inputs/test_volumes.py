@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ from monai.transforms import LoadImage, SaveImage
 
 from bundlekit.errors import InputError
 from bundlekit.inference.writers import VolumeWriter
-from bundlekit.inputs.dicom import check_series, check_stack
+from bundlekit.inputs.dicom import check_dicom, check_stack
 from bundlekit.inputs.images import check_image
-from bundlekit.inputs.volumes import LoadImageOrSeriesd, VolumeChecks, format_output_name, name_volume
+from bundlekit.inputs.volumes import LoadImageOrSeriesd, OutputName, VolumeChecks, name_volume
 
 TILT = np.radians(20)
 PIXEL_MM, STEP_MM = (0.7, 0.8), 5.0
@@ -80,7 +82,7 @@ def test_slices_on_no_line(write_series, hu, tmp_path):
     bent[:3, 3] += 6 * (tilted(TILT) - bent)[:3, 2]
     write_series(tmp_path / "s", hu, bent, skip=tuple(range(7)))
     with pytest.raises(InputError, match=r"its slices are not on one line \(one is offset by .* mm\); expected slices"):
-        check_series(tmp_path / "s")
+        check_dicom(tmp_path / "s")
 
 
 def test_folders_named_by_numbers_with_dots_keep_them(write_series, hu, tmp_path, capsys):
@@ -94,7 +96,7 @@ def test_folders_named_by_numbers_with_dots_keep_them(write_series, hu, tmp_path
     for item in items:
         image = LoadImageOrSeriesd("image", ensure_channel_first=True)(item)["image"]
         save = SaveImage(
-            tmp_path / "out", "seg", separate_folder=False, print_log=False, output_name_formatter=format_output_name
+            tmp_path / "out", "seg", separate_folder=False, print_log=False, output_name_formatter=OutputName()
         )
         save(image)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{name}_seg.nii.gz" for name in names]
@@ -113,3 +115,57 @@ def test_axes_of_length_1_are_written(tmp_path, shape, resample):
     save(MetaTensor(values[None], meta=meta))
     image = nib.load(tmp_path / "a_seg.nii.gz")
     assert image.shape == shape and np.array_equal(image.dataobj, values) and np.allclose(image.affine, tilted(0))
+
+
+@pytest.mark.parametrize(
+    ("path", "modalities", "name"),
+    [
+        ("in/BraTS18_x_1_flair.nii.gz", ["flair", "t1"], "BraTS18_x_1"),
+        ("in/subject-1-T1.hdr", ["T1", "T2"], "subject-1"),
+        ("in/a.b_FLAIR.nii", ["flair", "t1"], "a.b"),
+        ("in/patient 7/flair.nii.gz", ["flair", "t1"], "patient 7"),
+        ("in/a_0000.nii.gz", ["flair", "t1"], "a_0000"),
+        ("in/a_flair.nii.gz", [], "a_flair"),
+        ("in/_t1.nii.gz", ["flair", "t1"], "_t1"),
+    ],
+)
+def test_outputs_are_named_by_the_case(tmp_path, path, modalities, name):
+    assert name_volume(path, modalities) == name
+    image = MetaTensor(np.ones((1, 4, 3, 2), np.uint8), meta={"filename_or_obj": path})
+    save = SaveImage(
+        tmp_path, "seg", separate_folder=False, print_log=False, output_name_formatter=OutputName(modalities)
+    )
+    save(image)
+    assert [file.name for file in tmp_path.iterdir()] == [f"{name}_seg.nii.gz"]
+
+
+def save_cases(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True)
+    for name in names:
+        nib.save(nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.eye(4)), folder / f"{name}.nii.gz")
+
+
+def test_cases_whose_outputs_would_be_one_file_stop_the_run(tmp_path, stop):
+    save_cases(tmp_path / "in", "a_t1", "a_t2", "a-t1", "a-t2")
+    checks = VolumeChecks(spatial_dims=3, channels=2, modalities=["t1", "t2"], output_dir=tmp_path / "out")
+    checks.images(tmp_path / "in")
+    [line] = stop(lambda: checks.start([1]))
+    assert line.startswith(f"error: {tmp_path}/in/a_t1.nii.gz: has the same output name as {tmp_path}/in/a-t1.nii.gz;")
+
+
+@pytest.mark.parametrize("out", ["in", "in/../in"])
+def test_outputs_may_not_lie_among_the_volumes(tmp_path, stop, out):
+    """BraTS keeps its own labels there, under the name of the output."""
+    save_cases(tmp_path / "in", "a_t1", "a_t2", "a_seg")
+    checks = VolumeChecks(spatial_dims=3, channels=2, modalities=["t1", "t2"], output_dir=tmp_path / out)
+    items = checks.images(tmp_path / "in")
+    [line] = stop(lambda: checks.start(items))
+    assert "is both input and output folder" in line
+
+
+def test_outputs_may_not_lie_among_the_slices(write_series, hu, tmp_path, stop):
+    write_series(tmp_path / "s", hu, tilted(0))
+    checks = VolumeChecks(spatial_dims=3, channels=1, output_dir=tmp_path / "s")
+    items = checks.images(tmp_path / "s")
+    [line] = stop(lambda: checks.start(items))
+    assert "is both input and output folder" in line

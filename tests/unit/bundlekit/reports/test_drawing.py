@@ -252,3 +252,12 @@ def test_command_line(dataset, capsys):
     assert capsys.readouterr().out == f"{dataset}/overlays/000.png\n"
     main([*words, "--section", "other", "--limit", "0"])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("files", "output"), [(("a_b_T2", "a_b_T1"), "a_b"), (("a_0000", "a_0001"), "a_0000")])
+def test_an_image_of_several_files_has_the_prediction_of_its_case(tmp_path, files, output):
+    volume = nibabel.Nifti1Image(np.arange(60, dtype=np.uint8).reshape(5, 4, 3), np.eye(4))
+    for name in (*files, f"{output}_seg"):
+        nibabel.save(volume, tmp_path / f"{name}.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": [{"image": [f"{name}.nii.gz" for name in files]}]}))
+    assert draw_section(tmp_path, "test", tmp_path, tmp_path / "overlays") == [tmp_path / f"overlays/{output}.png"]
