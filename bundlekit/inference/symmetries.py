@@ -10,6 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 
+from .predictions import is_finite
+
 __all__ = ["SymmetryInferer"]
 
 _VIEWS = {
@@ -33,7 +35,7 @@ class SymmetryInferer(Inferer):
 
     Shape:
         - inputs: (N, C, H, W).
-        - output: (N, K, H, W).
+        - output: (N, K, H, W), of the network's type; the average is computed in float32 at least.
 
     Raises:
         ValueError: for other symmetries than these.
@@ -66,14 +68,19 @@ class SymmetryInferer(Inferer):
         if not self.enabled:
             return self.inferer(inputs, network, *args, **kwargs)
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        total = torch.zeros(())
+        total, dtype = torch.zeros(()), inputs.dtype
         for turns, mirrored in self.views:
             turned = torch.rot90(image.flip(-1) if mirrored else image, turns, (-2, -1))
-            output = self.inferer(turned, network, *args, **kwargs).float()
+            output = self.inferer(turned, network, *args, **kwargs)
+            dtype = output.dtype
+            output = output.to(torch.promote_types(dtype, torch.float32))
+            if not is_finite(output):  # infinite logits would become probabilities 0 and 1
+                output = torch.full_like(output, torch.nan)
             output = torch.sigmoid(output) if self.sigmoid else torch.softmax(output, dim=1)
             output = torch.rot90(output, -turns, (-2, -1))
             total = total.to(output.device) + (output.flip(-1) if mirrored else output)
         mean, limits = total / len(self.views), torch.finfo(total.dtype)
         # a probability that was rounded to 0 or 1 must not become an infinite output
         output = torch.logit(mean, eps=limits.eps) if self.sigmoid else torch.log(mean.clamp_min(limits.tiny))
+        output = output.to(dtype)
         return MetaTensor(output, meta=inputs.meta) if isinstance(inputs, MetaTensor) else output

@@ -89,3 +89,31 @@ def test_certain_probabilities_give_finite_logits():
 def test_other_symmetries_are_refused():
     with pytest.raises(ValueError, match="symmetries is 'cube'; expected one of square, flips"):
         SymmetryInferer(SimpleInferer(), symmetries="cube")
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_double_precision_is_kept(sigmoid):
+    image = torch.randn(1, 3, 6, 9, dtype=torch.float64)
+    output = SymmetryInferer(SimpleInferer(), sigmoid=sigmoid)(image, torch.nn.Identity())
+    assert output.dtype == torch.float64
+    wanted = image if sigmoid else torch.log_softmax(image, 1)
+    torch.testing.assert_close(output, wanted, rtol=0, atol=1e-13)  # 4e5 times as close as float32 could be
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_half_precision_is_averaged_in_single(dtype, rounding, sigmoid):
+    """The average is that of the float32 values, rounded once."""
+    image = rows_and_columns(torch.zeros(1, 1, 5, 8)).to(dtype)
+    inferer = SymmetryInferer(SimpleInferer(), symmetries="flips", sigmoid=sigmoid)
+    output, single = inferer(image, torch.nn.Identity()), inferer(image.float(), torch.nn.Identity())
+    assert output.dtype == dtype and torch.equal(output, single.to(dtype))
+    torch.testing.assert_close(output.float(), single, rtol=rounding, atol=0)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_what_is_not_finite_is_not_averaged_away(value, sigmoid):
+    image = torch.zeros(1, 2, 4, 4)
+    image[0, 1, 2, 3] = value
+    assert not SymmetryInferer(SimpleInferer(), sigmoid=sigmoid)(image, torch.nn.Identity()).isfinite().all()
