@@ -12,6 +12,7 @@ from monai.inferers import Inferer
 from monai.utils import ensure_tuple, ensure_tuple_rep
 from tqdm import tqdm
 
+from .assembly import AssembledOutput, find_border, pack_outputs, unpack_outputs
 from .reflection import reflected_indices
 
 __all__ = ["OverlapTileInferer"]
@@ -39,11 +40,14 @@ class OverlapTileInferer(Inferer):
 
     Shape:
         - inputs: (N, C, *spatial), any size.
-        - output: (N, K, *spatial), K channels as the network gives.
+        - output: (N, K, *spatial), K channels as the network gives; for a network that returns a dict or several
+          tensors, a dict or a tuple of outputs. One of them has the size of the image, the others any multiple or whole
+          part of it; those of the image's size have its metadata.
 
     Raises:
-        ValueError: when ``tile_size`` is below ``divisor`` or ``margin`` below 0; in a call, when the network's output
-            is neither as large as its input nor smaller by ``2 * margin``.
+        ValueError: when ``tile_size`` is below ``divisor`` or ``margin`` below 0; in a call, when no output of the
+            network is as large as its input or smaller by ``2 * margin``, or when an output of another size has no
+            whole number of pixels for the image or a tile.
 
     Source:
         Ronneberger et al. 2015, section 2 and figure 2 ("overlap-tile strategy").
@@ -100,41 +104,27 @@ class OverlapTileInferer(Inferer):
             image = image.index_select(axis, (index - low).to(image.device))
         return image
 
-    def _centre(self, output: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
-        if list(output.shape[2:]) == list(sides):
-            return output
-        whole = [side + 2 * self.margin for side in sides]
-        if list(output.shape[2:]) != whole:
-            raise ValueError(
-                f"the network returned {tuple(output.shape[2:])} for tiles of {tuple(whole)}; expected that size or "
-                f"{tuple(sides)}: set margin to the border that the network crops on each side, and tile_size to "
-                "a size that it accepts"
-            )
-        for axis, side in enumerate(sides, start=2):
-            output = output.narrow(axis, self.margin, side)
-        return output
-
-    def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        size = image.shape[2:]
+        size, device = image.shape[2:], self.device or image.device
         sides, starts, num_tiles = self._tiles(size)
         jobs = [(n, start) for start in starts for n in range(image.shape[0])]
-        output = image.new_empty(0)
+        keys: list[Any] | None = None
+        outputs: list[AssembledOutput] = []
         if self.network_crops:
             kwargs = {**kwargs, "margin": self.margin}
         batches = range(0, len(jobs), self.batch_size)
         for first in tqdm(batches, desc="tiles", unit="batch", leave=False, disable=not self.progress or num_tiles < 2):
             batch = jobs[first : first + self.batch_size]
             tiles = torch.stack([self._cut(image[n], start, sides) for n, start in batch])
-            tiles = self._centre(network(tiles, *args, **kwargs), sides)
+            keys, parts = unpack_outputs(network(tiles, *args, **kwargs))
             if first == 0:
-                output = tiles.new_empty((image.shape[0], tiles.shape[1], *size), device=self.device or image.device)
-            for tile, (n, start) in zip(tiles, batch, strict=True):
-                place = output[n]
-                for axis, (a, side, full) in enumerate(zip(start, sides, size, strict=True), start=1):
-                    kept = min(side, full - a)
-                    place, tile = place.narrow(axis, a, kept), tile.narrow(axis, 0, kept)
-                place.copy_(tile)
-        return MetaTensor(output, meta=inputs.meta) if isinstance(inputs, MetaTensor) else output
+                border = find_border(parts, sides, self.margin, self.network_crops)
+                outputs = [AssembledOutput(part, sides, border, size, len(image), device) for part in parts]
+            for output, part in zip(outputs, parts, strict=True):
+                for tile, (n, start) in zip(part, batch, strict=True):
+                    output.add(tile, n, start)
+        whole = [output.values for output in outputs]
+        if isinstance(inputs, MetaTensor):
+            whole = [MetaTensor(part, meta=inputs.meta) if part.shape[2:] == size else part for part in whole]
+        return pack_outputs(keys, whole)

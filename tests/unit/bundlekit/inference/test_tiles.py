@@ -99,6 +99,81 @@ def test_volumes_and_metatensors():
     assert torch.equal(output.as_tensor(), volume.as_tensor()) and torch.equal(output.affine, volume.affine)
 
 
+class SeveralOutputs(torch.nn.Module):
+    """A local network with outputs of four sizes: each is what one pass over the whole image gives, tiled or not."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        self.layout = layout
+        self.blur = torch.nn.Conv2d(1, 3, 3, padding=1, bias=False)
+
+    def forward(self, image: torch.Tensor, margin: int = 0) -> object:
+        if margin:
+            image = image[..., margin - 4 : 4 - margin, margin - 4 : 4 - margin]
+        blurred = self.blur(image)
+        blurred = blurred[..., 4:-4, 4:-4] if margin else blurred
+        half = torch.nn.functional.avg_pool2d(blurred, 2)
+        parts = {
+            "half": half,
+            "mask": blurred,
+            "quarter": half[..., ::2, ::2],
+            "double": blurred.repeat_interleave(2, 3),
+        }
+        parts["double"] = parts["double"].repeat_interleave(2, 2)
+        return parts if self.layout == "dict" else (tuple if self.layout == "tuple" else list)(parts.values())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["dict", "tuple", "list"])
+@pytest.mark.parametrize(("crops", "tile_size", "margin"), [(False, 8, 4), (False, 16, 8), (True, 16, 8)])
+def test_several_outputs_of_several_sizes(layout, crops, tile_size, margin):
+    """With 16 and 8 the half of a whole tile is as large as a tile without its margin."""
+    net = SeveralOutputs(layout).eval()
+    image = torch.rand(2, 1, 20, 36)
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), (0, 0), (8, 8), (8, 8)], mode="reflect"))
+    inferer = OverlapTileInferer(tile_size, margin, batch_size=3, divisor=4, network_crops=crops)
+    tiled, whole = inferer(image, net), net(padded)
+    assert type(tiled) is (dict if layout == "dict" else tuple)
+    keys = ["half", "mask", "quarter", "double"]
+    tiled, whole = (value if layout == "dict" else dict(zip(keys, value, strict=True)) for value in (tiled, whole))
+    for key, pixels in zip(keys, (4, 8, 2, 16), strict=True):  # of 8 of the image's
+        wanted = whole[key][..., pixels:-pixels, pixels:-pixels]
+        torch.testing.assert_close(tiled[key], wanted, rtol=0, atol=1e-6)
+
+
+def test_metadata_of_several_outputs():
+    image = MetaTensor(torch.rand(1, 1, 8, 8), affine=torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0])))
+    inferer = OverlapTileInferer(4, margin=4, divisor=4)
+    full, half = inferer(image, lambda tile: (tile, tile[..., ::2, ::2]))
+    assert torch.equal(full.affine, image.affine) and torch.equal(full.as_tensor(), image.as_tensor())
+    assert not isinstance(half, MetaTensor) and torch.equal(half, image.as_tensor()[..., ::2, ::2])
+    assert isinstance(inferer(image, lambda tile: [tile]), MetaTensor)  # as MONAI's sliding window returns one output
+
+
+@pytest.mark.parametrize(
+    ("size", "network", "message"),
+    [
+        (
+            32,
+            lambda tile: (tile, tile[..., :-1, :-1]),
+            r"returned \(23, 23\) for \(24, 24\); expected multiples or whole",
+        ),
+        (32, lambda tile: {"a": tile[..., ::2, ::2]}, r"returned \(12, 12\) for tiles of \(24, 24\).*set margin"),
+        (
+            30,
+            lambda tile: (tile, tile[..., ::4, ::4]),
+            r"1/4 of the image's size, .* for \(30, 30\); expected an image",
+        ),
+        (32, lambda tile: (tile, tile[..., ::8, ::8]), r"1/8 of the image's size, .* for \(4, 4\); expected an image"),
+        (32, lambda tile: (tile, None), "the network returned a tuple; expected a tensor, or several of them"),
+        (32, lambda tile: (), "the network returned a tuple; expected a tensor, or several of them"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_image(size, network, message):
+    with pytest.raises(ValueError, match=message):
+        OverlapTileInferer(16, margin=4, divisor=4)(torch.rand(1, 1, size, size), network)
+
+
 def test_wrong_margin_is_named(net):
     with pytest.raises(ValueError, match=r"the network returned \(52, 52\) for tiles of \(236, 236\).*set margin"):
         OverlapTileInferer(52 + 2 * net.margin - 2 * 10, margin=10)(torch.rand(1, 1, 200, 200), net)
