@@ -26,7 +26,8 @@ class HausdorffDistanceMm(CumulativeIterationMetric):
 
     Shape:
         - y_pred, y: (N, channels, x, y, z), or lists of (channels, x, y, z): 1 where a channel's label is; y a
-          ``MetaTensor``.
+          ``MetaTensor`` with an affine for all of a batch, (4, 4), or for each volume of it, (N, 4, 4), as a
+          ``DataLoader`` makes them.
         - output of ``aggregate``: a scalar, the mean over the channels and then over the volumes.
 
     Raises:
@@ -55,12 +56,14 @@ class HausdorffDistanceMm(CumulativeIterationMetric):
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         if not isinstance(y, MetaTensor):
             raise TypeError(f"y is a {type(y).__name__}; expected a MetaTensor, whose affine gives the voxel size")
-        spacing_mm = voxel_sizes(np.asarray(y.affine, float))
+        affines = np.broadcast_to(torch.as_tensor(y.affine).cpu().double().numpy(), (len(y), 4, 4))
+        spacings_mm = [voxel_sizes(affine)[: y.ndim - 2].tolist() for affine in affines]
         first = 0 if self.include_background else 1
-        pred, truth = torch.as_tensor(y_pred)[:, first:].cpu() > 0, y.as_tensor()[:, first:].cpu() > 0
+        values = y_pred.as_tensor() if isinstance(y_pred, MetaTensor) else torch.as_tensor(y_pred)
+        pred, truth = values[:, first:].cpu() > 0, y.as_tensor()[:, first:].cpu() > 0
         found, there = (mask.flatten(2).any(dim=2) for mask in (pred, truth))
-        diagonal_mm = float(np.linalg.norm(spacing_mm * y.shape[2:]))
-        distances = torch.where(found ^ there, diagonal_mm, 0.0)
+        sides_mm = torch.tensor(spacings_mm, dtype=torch.double) * torch.tensor(y.shape[2:])
+        distances = torch.where(found ^ there, sides_mm.norm(dim=1, keepdim=True), 0.0).float()
         for n, channel in (found & there).nonzero():
             pair = slice(n, n + 1), slice(channel, channel + 1)
             distances[n, channel] = compute_hausdorff_distance(
@@ -68,7 +71,7 @@ class HausdorffDistanceMm(CumulativeIterationMetric):
                 truth[pair],
                 include_background=True,
                 percentile=self.percentile,
-                spacing=spacing_mm.tolist(),
+                spacing=spacings_mm[n],
             )
         return distances
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import DataLoader, MetaTensor
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -58,6 +58,32 @@ def test_empty_labels_score_as_in_brats(found, there, distance_mm):
     metric = HausdorffDistanceMm(include_background=True)
     metric([volume(masks[0], np.ones(3))], [volume(masks[1], np.ones(3))])
     assert metric.aggregate().item() == pytest.approx(distance_mm, abs=0.005)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_batch_has_a_spacing_for_each_of_its_volumes(dims):
+    """Boxes that are 2 voxels apart along the first axis, and an empty one that scores the diagonal."""
+    shape = (9, 8, 7)[:dims]
+    truth, found = np.zeros((2, 2, *shape), bool)
+    for masks, first in ((truth, 2), (found, 4)):
+        masks[(slice(None), slice(first, first + 3), *[slice(2, 5)] * (dims - 1))] = True
+    found[0] = truth[0]  # the background, which does not count
+    items = []
+    for spacing_mm in (1.5, 3.0):
+        affine = torch.diag(torch.tensor([spacing_mm, 1.0, 1.0, 1.0], dtype=torch.float64))
+        items.append({"label": MetaTensor(torch.as_tensor(truth), affine=affine), "pred": torch.as_tensor(found)})
+    [batch] = DataLoader(items, batch_size=2)
+    batch["pred"] = MetaTensor(batch["pred"], meta=batch["label"].meta)
+    metric = HausdorffDistanceMm(percentile=100)
+    assert metric(batch["pred"], batch["label"]).tolist() == [[3.0], [6.0]] == metric.get_buffer().tolist()
+    one_by_one = HausdorffDistanceMm(percentile=100)
+    one_by_one([item["pred"] for item in items], [item["label"] for item in items])
+    assert one_by_one.get_buffer().tolist() == [[3.0], [6.0]]
+    batch["pred"][1] = False
+    diagonal_mm = np.linalg.norm(np.array([3.0, 1, 1][:dims]) * shape)
+    np.testing.assert_allclose(metric(batch["pred"], batch["label"]), [[3.0], [diagonal_mm]], rtol=1e-6)
+    whole = MetaTensor(torch.as_tensor(np.stack([truth, truth])), affine=items[0]["label"].affine)
+    assert metric(torch.as_tensor(np.stack([found, found])), whole).tolist() == [[3.0], [3.0]]
 
 
 def test_wrong_arguments():
