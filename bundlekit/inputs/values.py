@@ -23,6 +23,7 @@ __all__ = [
     "note_nothing",
 ]
 
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
 PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
 Examine = Callable[[str, np.ndarray], InputNote | None]
 """Called with a file and its values, channels first; returns a note where they may be a mistake."""
@@ -92,7 +93,7 @@ def check_image_values(array: np.ndarray, paths: Sequence[str], spatial_dims: in
         What ``examine`` returns.
 
     Raises:
-        InputError: where values are not finite, or those of a volume are all alike.
+        InputError: where values are not finite or their squares are not, or those of a volume are all alike.
 
     Example:
         >>> check_image_values(np.full((1, 2, 2, 2), 7), ["a.nii"], 3, lambda path, values: None)
@@ -116,15 +117,24 @@ def check_decoded(image: MetaTensor, paths: Sequence[str], spatial_dims: int, ex
 
 
 def _check_finite(array: np.ndarray, path: str) -> None:
-    """Make sure that no value is NaN or infinite.
+    """Make sure that no value is NaN, infinite, or so large that its square is infinite in float32.
 
     Raises:
         InputError: where one is.
     """
-    bad = ~np.isfinite(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
+    if not array.size or not np.issubdtype(array.dtype, np.floating):
+        return
+    if -_LARGEST <= array.min() <= array.max() <= _LARGEST:  # NaN is not smaller than anything
+        return
+    bad = ~np.isfinite(array)
     if bad.any():
         found = f"has values that are NaN or infinite ({_count_and_first(bad)})"
         raise InputError(path, found, "finite numbers", "replace them, for example by 0")
+    bad = np.abs(array) > _LARGEST
+    if bad.any():
+        found = f"has values beyond {_LARGEST:.2g}, the first {array[bad][0]:g} ({_count_and_first(bad)})"
+        remedy = "replace them, for example by 0, where they stand for missing data"
+        raise InputError(path, found, "numbers whose squares are finite in float32", remedy)
 
 
 def check_label_values(

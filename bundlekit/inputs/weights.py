@@ -34,15 +34,32 @@ def _load(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     return state
 
 
+def _check_finite(path: str | os.PathLike, state: Mapping[str, torch.Tensor]) -> None:
+    """Make sure that no weight and no buffer, such as a running variance, holds NaN or infinity."""
+    bad = [key for key, value in state.items() if not _is_finite(value)]
+    if bad:
+        first = state[bad[0]]
+        number = first.numel() - int(torch.isfinite(first.float()).sum())
+        found = (
+            f"{len(bad)} of {len(state)} tensors have values that are NaN or infinite "
+            f"(first {bad[0]}: {number} of {first.numel()})"
+        )
+        raise InputError(path, found, "finite weights", "pass weights of a training that did not diverge")
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    return not values.is_floating_point() or bool(torch.isfinite(values.float()).all())
+
+
 def check_weights(ckpt_path: str | os.PathLike, network: nn.Module | None = None) -> None:
-    """Make sure that a file holds a flat state dict, and one with the names and shapes of ``network``.
+    """Make sure that a file holds a flat state dict of finite numbers with the names and shapes of ``network``.
 
     Args:
         ckpt_path: the file.
         network: the network that will load it; None checks only the file.
 
     Raises:
-        InputError: where the file is missing, unreadable, nested, or of another network.
+        InputError: where the file is missing, unreadable, nested, of another network, or holds NaN or infinity.
 
     Example:
         >>> import tempfile
@@ -54,6 +71,7 @@ def check_weights(ckpt_path: str | os.PathLike, network: nn.Module | None = None
         bundlekit.errors.InputError: ...2 of other shape (first weight: (3, 2) in the file, (4, 2) in the network)...
     """
     state = _load(ckpt_path)
+    _check_finite(ckpt_path, state)
     if network is None:
         return
     if isinstance(network, nn.parallel.DistributedDataParallel):

@@ -47,7 +47,7 @@ class CloseCells(Transform):
         - output: (1, H, W), uint8: 1 membrane, 0 cell.
 
     Raises:
-        ValueError: when the input is not one map.
+        ValueError: when the input is not one map, or not finite.
 
     Example:
         >>> wall = torch.zeros(1, 9, 9)
@@ -85,6 +85,8 @@ class CloseCells(Transform):
         probability = convert_to_numpy(img, dtype=np.float32)
         if probability.ndim != 3 or probability.shape[0] != 1:
             raise ValueError(f"got an array of shape {probability.shape}; expected one probability map, (1, H, W)")
+        if not np.isfinite(probability).all():  # scikit-image's reconstruction would hang, or write where it may not
+            raise ValueError("got values that are NaN or infinite; expected probabilities")
         labels = probability > self.threshold
         regions = self._regions(probability[0])
         # marking one side of each border parts the regions for cells that are connected by edges

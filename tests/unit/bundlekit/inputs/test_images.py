@@ -209,3 +209,29 @@ def test_an_entry_without_a_label(item):
     assert str(error) == (
         f'entry {item}: has no path under "label"; expected "label": path; add it to dataset.json, or remove the entry'
     )
+
+
+LIMIT = np.float32(np.sqrt(np.finfo(np.float32).max))  # rounded to below
+
+
+@pytest.mark.parametrize(
+    ("name", "dims"),
+    [("a.tif", 2), ("a.nii", 3), ("a.nii.gz", 3), ("a.nrrd", 3), ("a.mha", 3)],
+    ids=lambda value: str(value),
+)
+def test_values_whose_squares_are_infinite(tmp_path, name, dims):
+    values = np.linspace(-LIMIT, LIMIT, 16 * 12 * 5, dtype=np.float32).reshape((16, 12, 5))
+    values = values[..., 0] if dims == 2 else values
+    assert check_image(save(tmp_path / f"large_{name}", values), dims, 1).shape == values.shape
+    values[:, 3] = np.finfo(np.float32).min
+    path = save(tmp_path / name, values)
+    index = "(0, 3)" if dims == 2 else "(0, 3, 0)"
+    assert fault(check_image, path, dims, 1) == (
+        f"has values beyond 1.8e+19, the first -3.40282e+38 ({values[:, 3].size} of {values.size} values, first at "
+        f"index {index}); expected numbers whose squares are finite in float32; replace them, for example by 0, where "
+        "they stand for missing data"
+    )
+    labels = np.zeros_like(values)
+    labels[:, 3] = np.finfo(np.float32).max  # an integer of at least 0, too
+    path = save(tmp_path / f"label_{name}", labels)
+    assert fault(check_label, path, dims, None).startswith("has values beyond 1.8e+19, the first 3.40282e+38 (")

@@ -107,3 +107,22 @@ def test_a_network_spread_over_processes(path, tmp_path):
         check_weights(path, nn.parallel.DistributedDataParallel(network()))
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_and_buffers_that_are_not_finite(path, dtype, value):
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8)).to(dtype)
+    torch.save(model.state_dict(), path)
+    check_weights(path, model)
+    state = model.state_dict()
+    state["1.running_var"][::2] = value  # half of them
+    torch.save(state, path)
+    line = (
+        "1 of 7 tensors have values that are NaN or infinite (first 1.running_var: 4 of 8); expected finite weights; "
+        "pass weights of a training that did not diverge"
+    )
+    assert message(path, model) == message(path) == line
+    state["0.weight"][3, 0, 1, 1] = value
+    torch.save(state, path)
+    assert message(path).startswith("2 of 7 tensors have values that are NaN or infinite (first 0.weight: 1 of 72); ")

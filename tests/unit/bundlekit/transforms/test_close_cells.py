@@ -81,3 +81,12 @@ def test_dictionary_form_and_shape_error():
     assert torch.equal(CloseCellsd("pred", 0.5, 0.0, 0.01, 0.5)(data)["pred"], close(data["pred"]))
     with pytest.raises(ValueError, match=r"shape \(2, 8, 8\); expected one probability map, \(1, H, W\)"):
         close(torch.zeros(2, 8, 8))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("share", [1, 1600])
+def test_what_is_not_finite_is_refused(value, share):
+    probability = two_cells(0.05)
+    probability.view(-1)[::share] = value
+    with pytest.raises(ValueError, match="got values that are NaN or infinite; expected probabilities"):
+        CloseCells(0.5, 1.0, 0.01, merge_below=0.5)(probability)
