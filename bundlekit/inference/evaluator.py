@@ -9,14 +9,15 @@ from typing import Any
 
 from ignite.engine import Events
 from monai.data import Dataset, MetaTensor
-from monai.engines import SupervisedEvaluator
+from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.transforms import Compose, LoadImaged
 from monai.utils import ensure_tuple
 
-from ..errors import InputError, InputNote, describe
+from ..errors import InputError, InputNote
 from ..inputs.checks import RunChecks
 from ..inputs.values import decode
 from ..processes import print_line
+from .predictions import check_devices, check_prediction, explain
 from .record import RunRecord
 
 __all__ = ["FileDataset", "FileEvaluator"]
@@ -24,18 +25,6 @@ __all__ = ["FileDataset", "FileEvaluator"]
 logger = logging.getLogger(__name__)
 _FILES, _NOTES = "files", "notes"
 _PROBLEM, _FAILURE = "problem", "failure"
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """The original error; MONAI's transforms wrap it into errors that only name the transform."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _explain(error: Exception) -> str:
-    cause = _first_cause(error)
-    return describe(cause) if isinstance(cause, Exception) else type(cause).__name__
 
 
 class FileDataset(Dataset):
@@ -62,7 +51,7 @@ class FileDataset(Dataset):
             return {_FILES: files, _PROBLEM: str(error)}
         except Exception as error:  # each reader and each transform has its own
             logger.info("%s cannot be prepared", files, exc_info=True)
-            return {_FILES: files, _FAILURE: _explain(error)}
+            return {_FILES: files, _FAILURE: explain(error)}
 
     def _load(self, item: dict[str, Any], check: Callable[..., list[InputNote]]) -> tuple[dict[str, Any], list[str]]:
         """The item after the first transform, and notes on its values."""
@@ -80,12 +69,18 @@ class FileDataset(Dataset):
 class FileEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for a :class:`FileDataset`: goes on where a file fails, and records the others.
 
+    A file fails, too, where the network returns NaN or infinity for it: nothing is made of such an output. Where the
+    device has stopped working, as after some CUDA errors every call does, the run ends at the first file.
+
     Args:
         checks: receives the files that fail; its ``finish`` reports them and ends the run with exit code 1. Its check
             of values is made where the :class:`FileDataset` decodes a file.
         record: receives the files whose outputs are written; the path of an output is the "saved_to" in its metadata,
             which ``SaveImaged(savepath_in_metadict=True)`` writes.
         kwargs: arguments of ``SupervisedEvaluator``.
+
+    Raises:
+        SystemExit: where the device has stopped working.
     """
 
     def __init__(self, *, checks: RunChecks, record: RunRecord, **kwargs: Any) -> None:
@@ -95,6 +90,7 @@ class FileEvaluator(SupervisedEvaluator):
         dataset = getattr(kwargs.get("val_data_loader"), "dataset", None)
         if isinstance(dataset, FileDataset):
             dataset.check = checks.value_check()
+        self.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._check_prediction)
         self.add_event_handler(Events.ITERATION_COMPLETED, self._write_down)  # after the handlers that measure
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]  # as MONAI's
@@ -114,14 +110,30 @@ class FileEvaluator(SupervisedEvaluator):
             if _FAILURE not in batchdata:
                 return super()._iteration(engine, batchdata)
             [reason] = batchdata[_FAILURE]
+        except InputError as error:
+            return self._leave_out(engine, str(error))
         except Exception as error:  # memory above all, and whatever a transform cannot cope with
             logger.info("%s cannot be segmented", files, exc_info=True)
-            reason = _explain(error)
+            reason = explain(error)
+            self._require_devices(json.loads(files)[0], reason)
         remedy = "check the file, or free memory or disk space if the reason is one of these"
         problem = InputError(
             json.loads(files)[0], f"could not be segmented ({reason})", "a file that can be segmented", remedy
         )
         return self._leave_out(engine, str(problem))
+
+    def _check_prediction(self) -> None:
+        batch: Any = self.state.batch
+        output: Any = self.state.output
+        check_prediction(output["pred"], json.loads(*batch[_FILES])[0])
+
+    def _require_devices(self, file: str, reason: str) -> None:
+        """End the process where no later file can be segmented either, which is no fault of these files."""
+        try:
+            check_devices([self.state.device], self.network, file, reason)
+        except InputError as error:
+            print_line(f"error: {error}")
+            raise SystemExit(1) from error
 
     def _leave_out(self, engine: SupervisedEvaluator, problem: str) -> Any:
         print_line(f"left out: {problem}")

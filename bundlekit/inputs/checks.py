@@ -20,6 +20,7 @@ from ..errors import InputError, InputNote
 from ..files import compute_sha256, require_file
 from ..inference.record import RunRecord
 from ..processes import disconnect, from_main_process, gather, is_main_process
+from .command_line import path_of
 from .datalists import find_images, find_output_collisions, name_output, read_section
 from .decoded import keeping
 from .entries import check_items
@@ -212,14 +213,14 @@ class RunChecks:
             _print_all("note", [note])
 
     def _needs(self, data: Sequence[Sequence[Any]], network: nn.Module | None) -> list[Need]:
-        """What the run cannot do without; a command line turns a path such as 77 into a number, hence ``str``."""
+        """What the run cannot do without; a command line turns a path such as 77 into a number, hence ``path_of``."""
         state_path = Path(str(self.output_dir), "state.pt") if str(self.resume).lower() == "true" else None
         remedy = "start without --resume true, or pass the old --output_dir"
         return [
-            (self.output_dir, lambda path: check_output_dir(str(path), data)),
-            (self.save_path, lambda path: check_save_path(str(path))),
-            (self.ckpt_path, lambda path: check_weights(str(path), network)),
-            (self.pretrained_path, lambda path: check_weights(str(path))),
+            (self.output_dir, lambda path: check_output_dir(path_of(path), data)),
+            (self.save_path, lambda path: check_save_path(path_of(path))),
+            (self.ckpt_path, lambda path: check_weights(path_of(path), network)),
+            (self.pretrained_path, lambda path: check_weights(path_of(path))),
             (state_path, lambda path: require_file(path, remedy)),
             (self.device, check_device),
             (self.volume_device, lambda name: check_device(name, "volume_device")),

@@ -15,7 +15,16 @@ from ..errors import InputError, describe
 from ..files import require_writable_folder
 from .datalists import require_inputs_outside
 
-__all__ = ["Need", "check_device", "check_output_dir", "check_save_path", "empty_lists", "failures", "lists_too_short"]
+__all__ = [
+    "Need",
+    "check_device",
+    "check_output_dir",
+    "check_save_path",
+    "empty_lists",
+    "failures",
+    "find_device_failure",
+    "lists_too_short",
+]
 
 Need: TypeAlias = tuple[Any, Callable[[Any], None]]
 """A value, and a check that raises InputError where it will not do."""
@@ -46,13 +55,30 @@ def check_save_path(path: str) -> None:
     require_writable_folder(Path(path).parent, "pass another --ckpt_path")
 
 
-def check_device(device: str | torch.device, name: str = "device") -> None:
+def find_device_failure(device: str | torch.device) -> Exception | None:
+    """The exception with which torch fails to compute anything on a device; None where it does not.
+
+    Args:
+        device: the device, or its name.
+
+    Example:
+        >>> find_device_failure("cpu")
+        >>> find_device_failure("meta")  # has no memory
+        NotImplementedError('Cannot copy out of meta tensor; no data!')
+    """
     try:
         torch.zeros(1, device=device).cpu()  # trying is the only sure test: a name may be known but its driver missing
-    except Exception as error:  # each backend has its own exceptions
-        found = f"cannot be used by torch on this machine ({describe(error)})"
+    except Exception as error:  # each backend has its own
+        return error
+    return None
+
+
+def check_device(device: str | torch.device, name: str = "device") -> None:
+    failure = find_device_failure(device)
+    if failure is not None:
+        found = f"cannot be used by torch on this machine ({describe(failure)})"
         expected, remedy = "an available device, such as cpu", f"pass --{name} cpu"
-        raise InputError(f"{name} {device}", found, expected, remedy) from error
+        raise InputError(f"{name} {device}", found, expected, remedy) from failure
 
 
 def failures(needs: Iterable[Need]) -> Iterator[str]:

@@ -83,3 +83,20 @@ def test_wrong_values_are_reported_together(config, tmp_path, capsys):
 
 def test_a_seed_that_is_none_is_replaced_until_it_is_reported(config):
     assert any("seed=usable_seed(@seed)" in line for line in ensure_tuple(config.parser()["initialize"]))
+
+
+def test_paths_that_were_typed_are_looked_at_before_any_is_resolved(config):
+    first = [line for line in config.parser()["initialize"] if line not in ("$connect()", "$join_training(@device)")]
+    assert first[0] == "$require_plain_paths()"
+
+
+def test_every_prediction_is_looked_at(config):
+    """An evaluation leaves out what is not finite; the validation of a training, without checks, ends at it."""
+    parser = config.parser()
+    if config.base == "inference":
+        assert parser["evaluator"]["_target_"] == "bundlekit.inference.evaluator.FileEvaluator"
+        return
+    evaluator = parser["validate"]["evaluator"]
+    assert evaluator["_target_"] == "bundlekit.inference.scoring.ScoringEvaluator"
+    evaluates = config.overlay is not None and config.overlay.stem.startswith("evaluate")
+    assert evaluator.get("checks") == ("@checks" if evaluates else None)

@@ -24,7 +24,7 @@ class Network(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.max() == 2:
             raise MemoryError("not enough memory")
-        return images + 1
+        return images + 1 if images.max() < 200 else (images + 1).where(images != 210, torch.inf)
 
 
 def note_six(path: str, values: np.ndarray) -> InputNote | None:
@@ -37,7 +37,7 @@ def refuse_three(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def run(folder: Path, num_workers: int = 0) -> tuple[RunChecks, RunRecord]:
+def run(folder: Path, num_workers: int = 0, device: str = "cpu") -> tuple[RunChecks, RunRecord]:
     checks, record = RunChecks(2, 1, output_dir=folder / "out"), RunRecord(folder / "out")
     prepare = Compose([LoadImaged("image"), EnsureChannelFirstd("image"), Lambdad("image", refuse_three)])
     save = SaveImaged(
@@ -46,7 +46,7 @@ def run(folder: Path, num_workers: int = 0) -> tuple[RunChecks, RunRecord]:
     )  # fmt: skip
     dataset = FileDataset(checks.images(folder / "in", record), prepare)
     evaluator = FileEvaluator(
-        checks=checks, record=record, device="cpu", network=Network(), postprocessing=Compose([save]),
+        checks=checks, record=record, device=device, network=Network(), postprocessing=Compose([save]),
         val_data_loader=DataLoader(dataset, num_workers=num_workers),
     )  # fmt: skip
     checks.start(dataset.data)
@@ -168,3 +168,24 @@ def test_one_of_several_files_that_cannot_be_read_is_named(tmp_path):
     assert dataset[0]["image"].shape == (2, 60, 9, 9) and json.loads(dataset[0]["notes"]) == []
     nib.save(nib.Nifti1Image(np.ones((60, 9, 9)), np.eye(4)), files[1])
     assert dataset[0]["problem"].startswith(f"{files[1]}: has the value 1 everywhere; ")
+
+
+def test_no_output_is_made_of_predictions_that_are_not_finite(tmp_path, stop, capsys):
+    make_images(tmp_path, [5, 210, 7])
+    checks, record = run(tmp_path)
+    assert outputs(tmp_path) == {"0_seg.png": 6, "2_seg.png": 8} and record.num_added == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert stop(checks.finish) == [line]
+    assert line == (
+        f"left out: {tmp_path}/in/1.png: the network's output has 16 of 16 values that are NaN or infinite; expected "
+        "finite numbers; look at the image's intensities, or pass --amp false where it is on"
+    )
+
+
+def test_a_device_that_stops_working_ends_the_run_at_its_file(tmp_path, stop):
+    """The device of tensors without values takes the images and fails as soon as a value is asked for."""
+    make_images(tmp_path, [5, 6, 7])
+    [line] = stop(lambda: run(tmp_path, device="meta"))
+    assert line.startswith(f"error: {tmp_path}/in/0.png: device meta stopped working at it (RuntimeError: ")
+    assert line.endswith("; expected a device that works to the end; start the run again, or pass --device cpu")
+    assert outputs(tmp_path) == {}
