@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +50,21 @@ class AdjointBlock(nn.Module):
         ]
 
 
-def reference_network(weights: dict[str, torch.Tensor]) -> nn.Module:
-    """U-Node as the paper solves it, with the weights of ``UNode``."""
-    network = ResidualUNet(2, 3, 2, (16, 32, 64, 128, 256), lambda channels, name: AdjointBlock(channels))
+def join_time_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of ``UNode`` by name, with those of time and state of a convolution joined as the paper has them."""
     joined = {}
     for name, value in weights.items():
-        if name.endswith("weight") and f"{name}_time" in weights:
+        if f"{name}_time" in weights:
             value = torch.cat([weights[f"{name}_time"], value], 1)
         if not name.endswith("_time"):
             joined[name] = value
-    network.load_state_dict(joined)
+    return joined
+
+
+def reference_network(weights: dict[str, torch.Tensor]) -> nn.Module:
+    """U-Node as the paper solves it, with the weights of ``UNode``."""
+    network = ResidualUNet(2, 3, 2, (16, 32, 64, 128, 256), lambda channels, name: AdjointBlock(channels))
+    network.load_state_dict(join_time_weights(weights))
     return network
 
 

@@ -63,6 +63,11 @@ class _ConvField(nn.Module):
         inner = functional.instance_norm(functional.leaky_relu_(self.conv1(t, y)))
         return functional.leaky_relu_(self.conv2(t, inner))
 
+    @torch.jit.unused
+    def split_parameters(self) -> list[list[torch.Tensor]]:
+        """The weights of time and state of each convolution, which are one tensor in the paper's code."""
+        return [[conv.weight_time, conv.weight] for conv in (self.conv1, self.conv2)]
+
 
 class UNode(ResidualUNet):
     """U-Node: the U of :class:`ResidualUNet` with an ordinary differential equation in each of its blocks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +57,29 @@ class _CountedField(nn.Module):
         self._block[0].fail(int(size.argmax()), t, span, self.nfe, reason)
 
 
+def _rms(x: torch.Tensor) -> torch.Tensor:
+    return x.abs().pow(2).mean().sqrt()
+
+
+def _adjoint_norm(func: nn.Module, params: Sequence[torch.Tensor]) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
+    """torchdiffeq's own norm of the adjoint state, the largest of its parts', with split parameters taken as one.
+
+    Step sizes of the adjoint equation depend on how parameters are divided into tensors; ``func.split_parameters()``,
+    where it exists, lists those that are parts of one tensor in the equation as it was published.
+    """
+    places = {id(p): i for i, p in enumerate(p for p in params if p.requires_grad)}
+    split = getattr(func, "split_parameters", list)()
+    groups = [[places.pop(id(part)) for part in parts if id(part) in places] for parts in split]
+    groups = [group for group in groups if group] + [[i] for i in places.values()]
+
+    def norm(state: Sequence[torch.Tensor]) -> torch.Tensor:
+        t, y, adjoint, *grads = state
+        whole = [torch.cat([grads[i].flatten() for i in group]) for group in groups]
+        return torch.stack([t.abs(), *map(_rms, (y, adjoint, *whole))]).max()
+
+    return norm
+
+
 class _Adjoint(torch.autograd.Function):
     """torchdiffeq's adjoint method, whose own backward would end in an assertion that names nothing."""
 
@@ -97,7 +121,9 @@ class ODEBlock(RungeKutta):
         gradient: how backward works. "checkpoint": exact gradients of the steps taken, memory of one step and of
             ``max_states`` states. "backprop": the same gradients by plain autograd, memory of all steps.
             "adjoint": torchdiffeq's ``odeint_adjoint``, as in the paper: one step size for the whole batch, gradients
-            from a second equation, solved with the same tolerances; its "rk4" is the 3/8 rule.
+            from a second equation, solved with the same tolerances; its "rk4" is the 3/8 rule. Where ``func`` has a
+            method ``split_parameters()``, lists of parameters that are parts of one tensor in the published equation,
+            the error of their gradients is measured as that of one tensor.
         first_step: length of the first step tried, in (0, 1]; None estimates one, by one more evaluation.
         max_nfe: evaluations that a sample may take in a pass; counted after each step.
         max_states: states that "checkpoint" stores in a block, at least 1.
@@ -215,8 +241,10 @@ class ODEBlock(RungeKutta):
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
         field = _CountedField(self)
         options = {"step_size": 1 / self.num_steps} if self.num_steps else {}
+        params = find_parameters(self.func)
         solver = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
-        end = _Adjoint.apply(field, solver, y, *find_parameters(self.func))
+        solver |= {"adjoint_params": params, "adjoint_options": {**options, "norm": _adjoint_norm(self.func, params)}}
+        end = _Adjoint.apply(field, solver, y, *params)
         nfe = torch.full((len(y),), field.nfe)
         self._stats = SolverStats(nfe, torch.full_like(nfe, -1), torch.full_like(nfe, -1))
         field.nfe = 0  # backward has as many evaluations of its own

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 import torchdiffeq
 from torch import nn
 
+from tools.bench.unode_reference import AdjointBlock, join_time_weights
 from unet_ode.nets import PAPER_SOLVER, UNode
+from unet_ode.nets.residual_unet import ResidualUNet
 from unet_ode.ode import SolverError
 
 SMALL = {"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "channels": (8, 16)}
@@ -162,6 +164,23 @@ def test_paper_s_solver_is_torchdiffeq_s_with_one_step_size_for_all():
     times = torch.tensor([0.0, 1.0], dtype=torch.float64)
     expected = torchdiffeq.odeint(lambda t, y: block.func(t[None], y), y, times, rtol=1e-3, atol=1e-3)[1]
     torch.testing.assert_close(block(y), expected, rtol=1e-10, atol=1e-10)  # sums over broadcast times
+
+
+def test_paper_s_solver_has_the_gradients_of_the_paper_s_configuration():
+    """torchdiffeq's adjoint of a field whose convolutions join time and state, as the published code has them."""
+    net = _net(**PAPER_SOLVER).double()
+    reference = ResidualUNet(2, 3, 2, SMALL["channels"], lambda width, name: AdjointBlock(width)).double()
+    reference.load_state_dict(join_time_weights(net.state_dict()))
+    image = torch.randn(2, 3, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    outputs = [network(image) for network in (net, reference)]
+    torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-10)
+    for output in outputs:
+        (100 * output.square().mean()).backward()  # below the absolute tolerance any steps would do
+    grads = [{name: p.grad for name, p in network.named_parameters()} for network in (net, reference)]
+    found = join_time_weights(grads[0])
+    assert found.keys() == grads[1].keys()
+    for name, expected in grads[1].items():
+        assert (found[name] - expected).norm() <= 1e-9 * expected.norm(), name
 
 
 def test_initial_weights_are_he_normal():
