@@ -18,8 +18,8 @@ from ..processes import gather, is_main_process
 
 __all__ = ["find_misread_paths", "path_of", "require_plain_paths"]
 
-_ENDINGS = ("_dir", "_path", "_root", "_uri")
-_OR_NONE = ("cache_dir", "pretrained_path")
+_ENDINGS = ("_dir", "_path", "_root", "_uri", "_weights")
+_OR_NONE = ("cache_dir", "encoder_weights", "pretrained_path")
 """Paths that a run can do without, which None then stands for."""
 _MARKS = {"$": "an expression", "@": "a reference", "%": "a macro"}
 _PROGRAM = ("monai", "bundle", "__main__.py")
@@ -67,8 +67,8 @@ def find_misread_paths(words: Sequence[str]) -> Iterator[InputError]:
     """What is wrong with the options for folders and files among the words of a command line.
 
     Args:
-        words: those behind ``python -m monai.bundle``. Options that end with _dir, _path, _root or _uri count, with or
-            without the ids that they are in, as ``--checks::output_dir``.
+        words: those behind ``python -m monai.bundle``. Options that end with _dir, _path, _root, _uri or _weights
+            count, with or without the ids that they are in, as ``--checks::output_dir``.
 
     Example:
         >>> [error] = find_misread_paths(["run", "--output_dir", "1.10"])

@@ -8,6 +8,8 @@ import pytest
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
+from bundlekit.inputs.command_line import find_misread_paths
+
 TRAINING = {"max_epochs", "val_interval", "batch_size", "learning_rate", "num_workers", "seed", "amp", "resume"}
 INFERENCE = {"num_workers", "seed", "amp", "resume"}
 COUNTS = {"max_epochs", "val_interval", "batch_size", "crops_per_volume", "crops_per_image"}
@@ -88,6 +90,17 @@ def test_a_seed_that_is_none_is_replaced_until_it_is_reported(config):
 def test_paths_that_were_typed_are_looked_at_before_any_is_resolved(config):
     first = [line for line in config.parser()["initialize"] if line not in ("$connect()", "$join_training(@device)")]
     assert first[0] == "$require_plain_paths()"
+
+
+def test_which_options_are_paths(config):
+    """Whatever the checks take for a path, and what may be None in a config may be None on the command line."""
+    parser = config.parser()
+    checked = ("output_dir", "save_path", "ckpt_path", "pretrained_path")
+    names = {str(parser["checks"].get(name)).removeprefix("@") for name in checked} - {"None"}
+    for name in {*names, "bundle_root", "dataset_dir"}:
+        assert len(list(find_misread_paths([f"--{name}", "1.10"]))) == 1, name
+    for name in [name for name, value in parser.config.items() if value is None]:
+        assert list(find_misread_paths([f"--{name}", "None"])) == [], name
 
 
 def test_every_prediction_is_looked_at(config):

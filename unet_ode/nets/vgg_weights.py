@@ -55,7 +55,7 @@ def load_encoder(network: VGGUNet, source: str | os.PathLike | None) -> VGGUNet:
 
     Raises:
         ValueError: where the file is missing, cannot be downloaded or read, or its names or shapes differ from
-            ``network.features``.
+            ``network.features``, or its values are not finite.
 
     Source:
         Weights: torchvision's IMAGENET1K_V1, for images that are normalised channel by channel.
@@ -84,4 +84,10 @@ def load_encoder(network: VGGUNet, source: str | os.PathLike | None) -> VGGUNet:
             f"VGG-16 {'with' if network.batch_norm else 'without'} batch norm at the network's width: pass the file "
             "made for it, and a network of width 1 (net_paper.json) for the published weights"
         ) from error
+    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(
+            f"{source}: {len(bad)} of {len(weights)} tensors have values that are NaN or infinite, first "
+            f"features.{bad[0]}; expected finite weights: download or save it again"
+        )
     return network

@@ -89,6 +89,18 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, first):
         load_encoder(VGGUNet(width=1 / 16), tmp_path / "vgg.pth")
 
 
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    state = random_state(True, width=1 / 16)
+    state["features.4.running_var"][::2] = torch.nan
+    state["features.7.weight"][0, 0, 0, 0] = torch.inf
+    torch.save(state, tmp_path / "vgg.pth")
+    found = (
+        "2 of 91 tensors have values that are NaN or infinite, first features.4.running_var; expected finite weights"
+    )
+    with pytest.raises(ValueError, match=found):
+        load_encoder(VGGUNet(width=1 / 16), tmp_path / "vgg.pth")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none.pth: does not exist; expected weights of VGG-16, or 'imagenet'"):
         load_encoder(VGGUNet(width=1 / 64), tmp_path / "none.pth")
