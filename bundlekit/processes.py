@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .errors import InputError
 
 __all__ = [
+    "StoppedRun",
     "connect",
     "disconnect",
     "from_main_process",
@@ -25,7 +26,9 @@ __all__ = [
     "join_training",
     "pick_device",
     "print_line",
+    "raise_again",
     "rank_and_world_size",
+    "stop_run",
     "was_restarted",
 ]
 
@@ -150,6 +153,47 @@ def gather(value: _T) -> list[_T]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value, group=_patient_group(dist.group.WORLD))
     return values
+
+
+class StoppedRun(SystemExit):
+    """Ends the process with exit code 1; the reason, its text, has been printed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = 1  # Python prints a text that is the code
+
+
+def stop_run(reason: str) -> NoReturn:
+    """Print why the run cannot go on, and end it. All processes that are connected call this together.
+
+    Args:
+        reason: the line that the first process prints.
+
+    Raises:
+        StoppedRun: always.
+    """
+    if is_main_process():
+        print_line(f"error: {reason}")
+        sys.stderr.flush()
+    gather(None)  # torchrun stops the process that prints where another one ends first
+    raise StoppedRun(reason)
+
+
+def raise_again(error: BaseException, place: str) -> NoReturn:
+    """Raise an error; one of the arithmetic, as where a training diverges, as a line that ends this process.
+
+    Args:
+        error: that of an epoch; an ``ArithmeticError`` explains itself to the user.
+        place: where it was raised.
+
+    Raises:
+        StoppedRun: for an ``ArithmeticError``. Other processes may not know of it, so nobody is waited for.
+    """
+    if not isinstance(error, ArithmeticError):
+        raise error
+    line = f"{place}: {error}"
+    print_line(f"error: {line}")
+    raise StoppedRun(line) from None
 
 
 def disconnect() -> None:

@@ -32,8 +32,7 @@ def train(bundle: Path, overlays: Sequence[str], run: Path, base: str = "train",
     finished = run / "finished"
     if not finished.exists():
         places = {"output_dir": run, "ckpt_path": run / "model.pt"}
-        resume = str((run / "state.pt").exists()).lower()
-        run_bundle(bundle, [base, *overlays], **places, resume=resume, **overrides)
+        run_bundle(bundle, [base, *overlays], **places, resume="true", **overrides)
         finished.touch()
 
 

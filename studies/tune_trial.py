@@ -11,6 +11,8 @@ import optuna
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
+from bundlekit.processes import StoppedRun
+
 __all__ = ["Reporter", "load", "read_data", "suggest", "train"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +72,10 @@ def train(trial: optuna.Trial, args: argparse.Namespace, data: Sequence[list]) -
     trainer = parser.get_parsed_content("train::trainer")
     reporter = Reporter(trial, trainer)
     parser.get_parsed_content("validate::evaluator").add_event_handler(Events.COMPLETED, reporter)
-    trainer.run()
+    try:
+        trainer.run()
+    except StoppedRun as reason:
+        raise optuna.TrialPruned(str(reason)) from None
     (folder / "state.pt").unlink()  # twice the size of the weights, and no trial goes on from it
     if reporter.pruned:
         raise optuna.TrialPruned(f"after epoch {trainer.state.epoch}")
@@ -80,7 +85,7 @@ def train(trial: optuna.Trial, args: argparse.Namespace, data: Sequence[list]) -
 def read_data(args: argparse.Namespace) -> list[list]:
     """The usable training and validation images; ends the process where there are none."""
     parser = ConfigParser(load("train"))
-    places = {"dataset_dir": args.dataset_dir, "output_dir": args.output, "ckpt_path": args.output / "model.pt"}
+    places = {"dataset_dir": args.dataset_dir, "output_dir": args.output, "checks::save_path": None}  # for all trials
     parser.update({"bundle_root": str(CONFIGS.parent), **places, **args.options})
     checks = parser.get_parsed_content("checks")
     data = [checks.section(args.dataset_dir, name) for name in ("training", "validation")]

@@ -28,6 +28,7 @@ from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from bundlekit.files import write_atomically
+from bundlekit.training.lock import unlock_folder
 from bundlekit.training.state import TrainingState
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
@@ -56,7 +57,7 @@ class Client:
         self.folder = folder = args.output / name
         common = {"bundle_root": str(args.bundle), "dataset_dir": str(data), "output_dir": str(folder), **args.set}
         common |= {"ckpt_path": str(folder / "model.pt")}
-        train = {**common, "seed": args.seed + number}
+        train = {**common, "seed": args.seed + number, "checks::resume": True}  # of this program, see take_up
         configs = [f"configs/{config}.json" for config in ("train", *args.overlays)]
         schedule = ConfigParser.load_config_files([args.bundle / config for config in configs])["lr_scheduler"]
         if "T_max" in schedule:  # its length, which would else be one round
@@ -178,6 +179,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         print(f"round {number} of {args.rounds}: loss {summary}", flush=True)
     for client in clients:
         client.algorithm.finalize()
+        unlock_folder(client.folder)
     return state["rounds"]
 
 

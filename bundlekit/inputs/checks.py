@@ -17,21 +17,26 @@ from monai.utils import ensure_tuple
 from torch import nn
 
 from ..errors import InputError, InputNote
-from ..files import compute_sha256, require_file
+from ..files import compute_sha256
 from ..inference.record import RunRecord
 from ..processes import disconnect, from_main_process, gather, is_main_process
+from ..training.folder import claim_folder, note_other_weights
+from ..training.lock import unlock_folder
 from .command_line import path_of
 from .datalists import find_images, find_output_collisions, name_output, read_section
 from .decoded import keeping
 from .entries import check_items
 from .images import LOAD, Expected
 from .modalities import put_in_order
-from .options import check_options, is_positive
+from .options import check_options, is_on, is_positive
 from .preconditions import Need, check_device, check_output_dir, check_save_path, empty_lists, failures, lists_too_short
 from .values import Examine, check_decoded, note_nothing
 from .weights import check_weights
 
 __all__ = ["RunChecks"]
+
+_MAY_DIFFER = ("max_epochs", "num_workers", "overwrite", "resume")
+"""Options of a training that may change when it is resumed; the epochs where the schedule does not depend on them."""
 
 
 def _print_all(title: str, lines: Iterable[str]) -> None:
@@ -61,7 +66,8 @@ class RunChecks:
         options: the options of the run with their rules, see :func:`.options.check_options`.
         output_dir: folder that must be writable and hold none of the images to segment; it is created.
         save_path: file of weights that the run will write; its folder must be writable and is created.
-        resume: whether the run continues from ``state.pt`` in ``output_dir``, which must then exist; a switch.
+        resume: whether the run goes on with a training whose ``state.pt`` is in ``output_dir``; a switch.
+        overwrite: whether the files of another training in ``output_dir`` may be lost; a switch.
         ckpt_path: weights that must exist; None where the run needs none.
         pretrained_path: weights that a part of the network starts from and that must exist; None for none.
         device: device that torch must be able to use on this machine.
@@ -94,6 +100,7 @@ class RunChecks:
         output_dir: str | os.PathLike | None = None,
         save_path: str | os.PathLike | None = None,
         resume: bool | str = False,
+        overwrite: bool | str = False,
         ckpt_path: str | os.PathLike | None = None,
         pretrained_path: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
@@ -112,6 +119,7 @@ class RunChecks:
         self.output_dir = output_dir
         self.save_path = save_path
         self.resume = resume
+        self.overwrite = overwrite
         self.ckpt_path = ckpt_path
         self.pretrained_path = pretrained_path
         self.device = device
@@ -199,7 +207,7 @@ class RunChecks:
         lists = [] if self._run_record else [*empty_lists(data), *lists_too_short(data)]  # a share may be empty
         errors = self._of_all(self._errors) or [str(error) for error in lists]
         errors += [*failures(self._needs(data, network)), *map(str, check_options(self.options))]
-        errors = self._of_all(errors)  # where one process cannot work all end
+        errors = self._of_all(errors) or self._of_all(self._claim())  # where one process cannot work all end
         if is_main_process():
             _print_all("note", self._notes)
             _print_all("left out", self._left_out)
@@ -208,20 +216,40 @@ class RunChecks:
             gather(None)  # torchrun stops the process that prints where another one ends first
             raise SystemExit(1)
         path = self.ckpt_path
+        if path is not None and is_main_process():
+            _print_all("note", note_other_weights(str(self.output_dir), str(path)))
         if path is not None and is_main_process() and self.phantom_sha256 == compute_sha256(str(path)):
             note = f"{path} was trained only on phantoms, which are made-up images: train on your own images before use"
             _print_all("note", [note])
 
+    def _claim(self) -> list[str]:
+        """Lock the folder of a training, so that nothing is lost there; why that cannot be done."""
+        if self.save_path is None or self.output_dir is None or not is_main_process():
+            return []
+        switches = (str(switch).lower() == "true" for switch in (self.resume, self.overwrite))
+        try:
+            notes = claim_folder(str(self.output_dir), str(self.save_path), *switches)
+        except InputError as error:
+            return [str(error)]
+        self._notes.update(dict.fromkeys(notes))
+        return []
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that two trainings have in common where one is the other, resumed."""
+        return {
+            name: is_on(declared["value"]) if "switch" in declared else declared["value"]
+            for name, declared in self.options.items()
+            if name not in _MAY_DIFFER
+        }
+
     def _needs(self, data: Sequence[Sequence[Any]], network: nn.Module | None) -> list[Need]:
         """What the run cannot do without; a command line turns a path such as 77 into a number, hence ``path_of``."""
-        state_path = Path(str(self.output_dir), "state.pt") if str(self.resume).lower() == "true" else None
-        remedy = "start without --resume true, or pass the old --output_dir"
         return [
             (self.output_dir, lambda path: check_output_dir(path_of(path), data)),
             (self.save_path, lambda path: check_save_path(path_of(path))),
             (self.ckpt_path, lambda path: check_weights(path_of(path), network)),
             (self.pretrained_path, lambda path: check_weights(path_of(path))),
-            (state_path, lambda path: require_file(path, remedy)),
             (self.device, check_device),
             (self.volume_device, lambda name: check_device(name, "volume_device")),
         ]
@@ -248,6 +276,8 @@ class RunChecks:
             _print_all("left out", left_out)
         if record is not None:
             record.end(len(left_out))
+        if self.save_path is not None and self.output_dir is not None:
+            unlock_folder(str(self.output_dir))
         disconnect()
         if left_out:
             raise SystemExit(1)

@@ -7,7 +7,7 @@ from typing import Any
 import monai.handlers
 from ignite.engine import Engine
 
-from ..processes import rank_and_world_size
+from ..processes import raise_again, rank_and_world_size
 
 try:
     from ignite.handlers import ProgressBar as _Bar
@@ -47,3 +47,7 @@ class StatsHandler(monai.handlers.StatsHandler):
         """Log while ``engine`` runs, unless this is not the main process."""
         if rank_and_world_size()[0] == 0:
             super().attach(engine)
+
+    def exception_raised(self, _engine: Engine, e: BaseException) -> None:
+        """Raise an error again; Python shows it."""
+        raise_again(e, f"epoch {_engine.state.epoch}, iteration {_engine.state.iteration}")

@@ -40,6 +40,9 @@ class SumLoss(nn.Module):
         if not losses:
             raise ValueError("got no loss; expected at least one, such as dice=DiceLoss()")
         self.losses = losses
+        for name, loss in losses.items():
+            if isinstance(loss, nn.Module):
+                self.add_module(name, loss)  # moved with the sum
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

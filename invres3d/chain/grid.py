@@ -135,6 +135,10 @@ def largest_magnitude(levels: Sequence[torch.Tensor]) -> float:
     return ends.abs().max().item()
 
 
+class RangeError(RuntimeError, ArithmeticError):
+    """Activations are too large for exact sums, in most cases because a training diverges."""
+
+
 def explain_range(engine: str, magnitude: float) -> str | None:
     """The error message for a state of this magnitude; None where it is in the range of exactness.
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .grid import explain_range, has_data, largest_magnitude
+from .grid import RangeError, explain_range, has_data, largest_magnitude
 from .resampling import SqueezeDown, SqueezeUp
 from .squeeze import OrthogonalSqueeze
 from .steps import Residual
@@ -145,5 +145,5 @@ def run_with_memcnn(
         extremes.append(_extremes(levels))
     wrong = explain_range("memcnn", largest_magnitude(extremes)) if has_data(extremes[0]) else None
     if wrong is not None:
-        raise RuntimeError(wrong)
+        raise RangeError(wrong)
     return list(_HoldBlocks.apply(blocks, *levels)), deepest

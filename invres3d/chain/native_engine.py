@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from .gradients import ParameterGradients, pull_back
 from .grid import (
+    RangeError,
     StateMismatchError,
     channel_sums,
     explain_range,
@@ -107,23 +108,26 @@ class _Native(torch.autograd.Function):
                 try:
                     chain.steps[i].retreat_(levels, level_grads, ctx.all_factors[i], saved.pop(), parameter_grads)
                 except StateMismatchError:
-                    raise RuntimeError(_explain_mismatch(chain, i + 1, levels, ctx.all_factors)) from None
+                    raise _explain_mismatch(chain, i + 1, levels, ctx.all_factors) from None
                 if i == chain.bottleneck and grad_deepest is not None:
                     for grad, part in zip(level_grads[-2:], grad_deepest.chunk(2, 1), strict=True):
                         grad += part
         if not sums_match(levels, ctx.sums):
-            raise RuntimeError(_explain_mismatch(chain, 0, levels, ctx.all_factors))
+            raise _explain_mismatch(chain, 0, levels, ctx.all_factors)
         level_grads = [grad.to(dtype) for grad, dtype in zip(level_grads, ctx.types, strict=True)]
         return None, None, None, *level_grads, *(parameter_grads[p] for p in ctx.parameters)
 
 
-def _explain_mismatch(chain: Chain, first: int, levels: list[torch.Tensor], all_factors: _AllFactors) -> str:
+def _explain_mismatch(chain: Chain, first: int, levels: list[torch.Tensor], all_factors: _AllFactors) -> RuntimeError:
     """Why the state before step ``first`` differs: it left the range, or an operation gave other bits."""
     sizes = [largest_magnitude(levels[-2:])]
     for step, factors in list(zip(chain.steps, all_factors, strict=True))[first:]:
         step.advance_(levels, factors)  # type: ignore[operator]
         sizes.append(largest_magnitude(levels[-2:]))
-    return explain_range("native", torch.tensor(sizes).max().item()) or (
+    too_large = explain_range("native", torch.tensor(sizes).max().item())
+    if too_large is not None:
+        return RangeError(too_large)
+    return RuntimeError(
         "the native engine recomputed a state that differs from the forward pass, so the gradients are wrong; "
         "expected bitwise reproducible operations: see torch.use_deterministic_algorithms, or use "
         "engine='checkpoint'"

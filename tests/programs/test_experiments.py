@@ -42,7 +42,7 @@ def test_a_training_that_was_stopped_goes_on_and_a_finished_one_is_left(bundle):
         train(bundle, [], run, seed=0)  # divides by 0 after it has written its state
     for _ in range(2):
         train(bundle, [], run, seed=7)
-    assert (run / "log").read_text().splitlines() == [f"false 0 {run}/model.pt", f"true 7 {run}/model.pt"]
+    assert (run / "log").read_text().splitlines() == [f"true 0 {run}/model.pt", f"true 7 {run}/model.pt"]
 
 
 def test_another_complete_config_is_trained(bundle):

@@ -9,7 +9,7 @@ import torch
 __all__ = ["SolverError", "SolverStats"]
 
 
-class SolverError(RuntimeError):
+class SolverError(RuntimeError, ArithmeticError):
     """The dynamics cannot be integrated; the message names block, sample, t, dt and the number of evaluations.
 
     Example:

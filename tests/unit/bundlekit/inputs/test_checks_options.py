@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bundlekit.inputs.checks import RunChecks
+from bundlekit.training.lock import LOCK_NAME
 from tests.commands import start_ranks
 
 
@@ -28,18 +29,42 @@ def test_new_weights_in_place_of_a_folder(stop, tmp_path, monkeypatch, save_path
     ]
 
 
-def test_a_run_to_continue(stop, tmp_path):
-    path = tmp_path / "state.pt"
-    checks = RunChecks(2, 1, output_dir=tmp_path, resume="true")
-    for reason in ("No such file or directory", "Is a directory"):
-        assert stop(lambda: checks.start(["item"])) == [
-            f"error: {path}: cannot be opened ({reason}); expected a file; "
-            "start without --resume true, or pass the old --output_dir"
-        ]
-        path.mkdir(exist_ok=True)
-    path.rmdir()
-    path.write_text("state")
+def test_a_training_takes_its_folder_and_gives_it_back(stop, tmp_path, capsys):
+    files = {"output_dir": tmp_path, "save_path": tmp_path / "model.pt"}
+    checks = RunChecks(2, 1, **files)
     checks.start(["item"])
+    assert capsys.readouterr().err == f"note: the best weights are written to {tmp_path}/model.pt\n"
+    assert (tmp_path / LOCK_NAME).exists()
+    checks.finish()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "state.pt").touch()
+    [line] = stop(lambda: RunChecks(2, 1, **files).start(["item"]))
+    assert line.startswith(f"error: {tmp_path}: holds state.pt of an earlier training; expected a folder without one;")
+    resumed = RunChecks(2, 1, **files, resume="True")
+    resumed.start(["item"])
+    assert (tmp_path / "state.pt").exists()
+    RunChecks(2, 1, **files, overwrite="true").start(["item"])
+    assert not (tmp_path / "state.pt").exists()
+    resumed.finish()
+
+
+def test_a_training_that_cannot_work_leaves_its_folder_alone(stop, tmp_path):
+    (tmp_path / "state.pt").touch()
+    files = {"output_dir": tmp_path, "save_path": tmp_path / "model.pt"}
+    options = {"max_epochs": {"value": 0, "integer_from": 1}}
+    stop(lambda: RunChecks(2, 1, **files, options=options, overwrite=True).start(["item"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_the_options_that_a_resumed_training_must_share():
+    options = {
+        "max_epochs": {"value": 3, "integer_from": 1},
+        "learning_rate": {"value": 0.1, "above": 0},
+        "amp": {"value": "True", "switch": True},
+        "resume": {"value": "true", "switch": True},
+        "num_workers": {"value": 4, "integer_from": 0},
+    }
+    assert RunChecks(2, 1, options=options).settings == {"learning_rate": 0.1, "amp": True}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +115,7 @@ def test_paths_that_are_numbers(stop, tmp_path, monkeypatch):
     checks = RunChecks(2, 1, ckpt_path=5, output_dir=77, save_path=6, resume=True)
     lines = stop(lambda: checks.start(["item"]))
     reason = "cannot be opened (No such file or directory)"
-    assert [line.split("; ")[0] for line in lines] == [f"error: 5: {reason}", f"error: 77/state.pt: {reason}"]
+    assert [line.split("; ")[0] for line in lines] == [f"error: 5: {reason}"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["77"]
 
 

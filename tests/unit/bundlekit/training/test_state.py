@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -17,16 +18,31 @@ from bundlekit.training.seeds import EpochSeed
 from bundlekit.training.state import TrainingState
 
 
-def build(folder, max_epochs, resume=False, seed=5, validation=True, val_interval=1, **options):
+def build(
+    folder,
+    max_epochs,
+    resume=False,
+    seed=5,
+    validation=True,
+    val_interval=1,
+    width=16,
+    lr=0.05,
+    batch_size=4,
+    num_images=12,
+    std=0.1,
+    loss=nn.MSELoss,
+    schedule=lambda optimizer, _: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8),
+    **options,
+):
     """A small regression with everything random: initial weights, order, augmentation, dropout."""
     torch.manual_seed(seed)
-    network = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 1))
-    images = torch.linspace(-1, 1, 36).reshape(12, 3)
+    network = nn.Sequential(nn.Linear(3, width), nn.Dropout(0.5), nn.Linear(width, 1))
+    images = torch.linspace(-1, 1, 36).reshape(12, 3)[:num_images]
     items = [{"image": image, "label": image.sum(0, keepdim=True)} for image in images]
-    noise = Compose([RandGaussianNoised("image", prob=0.5, std=0.1)])
+    noise = Compose([RandGaussianNoised("image", prob=0.5, std=std)])
     dataset = Dataset(items, noise)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    scheduler = schedule(optimizer, max_epochs)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(items), batch_size=12),
@@ -41,7 +57,7 @@ def build(folder, max_epochs, resume=False, seed=5, validation=True, val_interva
         {"optimizer": optimizer, "lr_scheduler": scheduler},
         evaluator if validation else None,
         resume,
-        {"seed": seed, "max_epochs": max_epochs},
+        {"seed": seed},
         **options,
     )
     handlers = [EpochSeed(seed, dataset), LrScheduleHandler(scheduler, print_lr=False), state]
@@ -50,10 +66,10 @@ def build(folder, max_epochs, resume=False, seed=5, validation=True, val_interva
     return SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=max_epochs,
-        train_data_loader=DataLoader(dataset, batch_size=4, shuffle=True),
+        train_data_loader=DataLoader(dataset, batch_size=batch_size, shuffle=True),
         network=network,
         optimizer=optimizer,
-        loss_function=nn.MSELoss(),
+        loss_function=loss(),
         train_handlers=handlers,
         decollate=False,
     )
@@ -139,15 +155,156 @@ def test_the_last_epoch_is_validated_whatever_the_interval(tmp_path):
     assert (tmp_path / "short/model.pt").is_file()
 
 
-@pytest.mark.parametrize("changed", [{"seed": 6}, {"max_epochs": 4}])
-def test_resume_with_other_settings_is_refused(tmp_path, changed):
-    build(tmp_path, max_epochs=2).run()
-    with pytest.raises(SystemExit, match=r"it was trained with \{.*\}, this run has \{.*\}.*without --resume"):
-        build(tmp_path, resume=True, **{"max_epochs": 2, **changed}).run()
+def cosine(optimizer, max_epochs):
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_epochs)
+
+
+def refusal(folder, max_epochs=2, **changed):
+    """The line of a resumed training that is another one."""
+    with pytest.raises(SystemExit) as stop:
+        build(folder, max_epochs, resume=True, **changed).run()
+    assert stop.value.code == 1
+    return str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"seed": 6}, "seed was 5 and is 6"),
+        ({"lr": 0.2}, "optimizer::param_groups::0::lr was 0.05 and is 0.2"),
+        ({"batch_size": 3}, "train::dataloader::batch_size was 4 and is 3"),
+        ({"num_images": 11}, "train::dataset::data was 12 entries and is 11 entries"),
+        ({"std": 0.2}, "train::preprocessing::transforms::0::rand_gaussian_noise::std was 0.1 and is 0.2"),
+        ({"loss": nn.L1Loss}, "loss was MSELoss and is L1Loss"),
+        ({"width": 8}, "network_def::0::out_features was 16 and is 8"),
+        ({"schedule": cosine}, "lr_scheduler was ExponentialLR and is CosineAnnealingLR"),
+        ({"validation": False}, "validate::dataset::data was"),
+    ],
+)
+def test_what_differs_from_the_stopped_training_is_named_and_nothing_is_written(tmp_path, capsys, changed, difference):
+    build(tmp_path, 2).run()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    line = refusal(tmp_path, **changed)
+    assert line.startswith(f"{tmp_path}/state.pt: is of another training: ") and f" {difference}" in line
+    assert capsys.readouterr().err.splitlines() == [f"error: {line}"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_several_differences_are_named_once_each(tmp_path):
+    build(tmp_path, 2, schedule=cosine).run()
+    line = refusal(tmp_path, max_epochs=3, schedule=cosine, lr=0.2)
+    assert "max_epochs was 2 and is 3; optimizer::param_groups::0::lr was 0.05 and is 0.2; expected" in line
+    assert line.endswith(
+        "pass --max_epochs 2; the learning rate follows a schedule over all epochs, so with 3 of them it is another "
+        "training, which needs another --output_dir or --overwrite true"
+    )
+
+
+def test_more_epochs_where_the_schedule_does_not_depend_on_them_are_those_of_one_long_training(tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    build(whole, 5).run()
+    build(parts, 2).run()
+    build(parts, 5, resume=True).run()
+    note = f"note: {parts}/state.pt: goes on to epoch 5, not 2; the learning rate is the same"
+    assert capsys.readouterr().err.splitlines() == [note]
+    assert_same(read(whole)["network"], read(parts)["network"])
+    assert read(whole)["history"] == read(parts)["history"]
+
+
+def test_fewer_epochs_than_are_done(tmp_path):
+    build(tmp_path, 3).run()
+    wanted = "state.pt: is of epoch 3; expected one up to --max_epochs 2; pass --max_epochs 3 or more"
+    assert refusal(tmp_path, max_epochs=2).endswith(wanted)
+
+
+def test_the_best_weights_are_gone(tmp_path):
+    build(tmp_path, 2).run()
+    (tmp_path / "model.pt").unlink()
+    assert refusal(tmp_path).startswith(f"{tmp_path}/model.pt: is missing; expected the best weights, those of epoch ")
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_a_finished_training_changes_nothing_when_it_is_resumed(tmp_path):
+    build(tmp_path, 2).run()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    build(tmp_path, 2, resume=True).run()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("when", [Events.STARTED, Events.ITERATION_COMPLETED, Events.COMPLETED])
+def test_a_kill_during_a_validation_loses_no_epoch(tmp_path, when):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    build(whole, 4, val_interval=2).run()
+    stopped = build(parts, 4, val_interval=2)
+    state = next(h.__self__ for h, *_ in stopped._event_handlers[Events.STARTED] if hasattr(h.__self__, "evaluator"))
+
+    def kill(_):
+        raise KeyboardInterrupt
+
+    state.evaluator.add_event_handler(when, kill)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert read(parts)["epoch"] == 2 and read(parts)["is_pending"] and not (parts / "model.pt").exists()
+    resumed, iterations = build(parts, 4, val_interval=2, resume=True), []
+    resumed.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: iterations.append(engine.state.epoch))
+    resumed.run()
+    assert iterations == [3, 3, 3, 4, 4, 4]  # the second epoch was not trained again
+
+    a, b = read(whole), read(parts)
+    assert_same(a["network"], b["network"])
+    assert a["history"] == b["history"] and a["best"] == b["best"] and a["saved"] == b["saved"]
+    assert [epoch for epoch, _ in b["history"]["metrics"]["closeness"]] == [2, 4]
+    assert_same(*(torch.load(f / "model.pt", weights_only=True) for f in (whole, parts)))
+
+
+class Given(MeanAbsoluteError):
+    """Scores that a test has chosen."""
+
+    def __init__(self, scores):
+        super().__init__(output_transform=from_engine(["pred", "label"]))
+        self.scores = iter(scores)
+
+    def compute(self):
+        return next(self.scores)
+
+
+def train_with_scores(folder, scores, **options):
+    """Weights after each epoch of a training whose validations give the scores."""
+    trainer, weights = build(folder, len(scores), **options), []
+    state = next(h.__self__ for h, *_ in trainer._event_handlers[Events.STARTED] if hasattr(h.__self__, "evaluator"))
+    Given(scores).attach(state.evaluator, "closeness")
+    copy = lambda _: weights.append({k: v.clone() for k, v in trainer.network.state_dict().items()})  # noqa: E731
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, copy)
+    trainer.run()
+    return weights
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("scores", "smaller_is_better", "best"),
+    [
+        ([0.9, NAN, 0.8], False, 0),
+        ([0.9, NAN, 0.95], False, 2),
+        ([NAN, 0.1, NAN], False, 1),
+        ([INF, 0.1], False, 1),
+        ([0.9, INF, 0.95], True, 0),
+        ([NAN, NAN], True, 1),  # the last weights where there is no score at all
+    ],
+)
+def test_a_score_that_is_not_finite_is_never_the_best(tmp_path, capsys, scores, smaller_is_better, best):
+    weights = train_with_scores(tmp_path, scores, key_metric_negative_sign=smaller_is_better)
+    assert_same(torch.load(tmp_path / "model.pt", weights_only=True), weights[best])
+    found = json.loads((tmp_path / "history.json").read_text(), parse_constant=pytest.fail)["metrics"]["closeness"]
+    assert found == [[epoch, None if score in (INF, NAN) else score] for epoch, score in enumerate(scores, start=1)]
+    notes = [f"note: epoch {i}: closeness is {s}, which is never the best" for i, s in enumerate(scores, 1) if s - s]
+    assert [line for line in capsys.readouterr().err.splitlines() if "never" in line] == notes
 
 
 def test_what_a_kill_left_of_a_write_is_removed(tmp_path):
-    (tmp_path / ".state.pt.abc.pt").write_text("half")
+    for name in ("state.pt", "model.pt", "history.json"):
+        (tmp_path / f".{name}.abc").write_text("half")
     build(tmp_path, 1).run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.pt", "state.pt"]
 
@@ -170,17 +327,24 @@ def test_history_has_the_trainers_own_metrics_such_as_the_terms_of_its_loss(tmp_
     assert history["terms"] == {"dice": [[1, 0.75], [2, 1.5]]} and history["metrics"] == {}  # 3 iterations an epoch
 
 
-@pytest.mark.parametrize("broken", ["missing", "truncated", "other"])
+@pytest.mark.parametrize("broken", ["truncated", "other"])
 def test_resume_from_an_unusable_state_says_what_to_do(tmp_path, broken):
     if broken == "truncated":
         build(tmp_path, 1).run()
         os.truncate(tmp_path / "state.pt", 500)
     elif broken == "other":
         torch.save({"network": {"weight": torch.zeros(1)}}, tmp_path / "state.pt")
-    with pytest.raises(
-        SystemExit, match=r"state\.pt: cannot be resumed from .* expected the state .* without --resume"
-    ):
-        build(tmp_path, 2, resume=True).run()
+    assert re.search(
+        r"state\.pt: cannot be resumed from .* expected the state .*; pass the old --output_dir, or start again with "
+        "--overwrite true$",
+        refusal(tmp_path),
+    )
+
+
+def test_resume_without_a_state_starts(tmp_path):
+    build(tmp_path / "a", 2).run()
+    build(tmp_path / "b", 2, resume=True).run()
+    assert_same(read(tmp_path / "a")["network"], read(tmp_path / "b")["network"])
 
 
 def test_smaller_is_better_of_a_distance(tmp_path):

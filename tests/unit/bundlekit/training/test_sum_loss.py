@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -31,3 +33,16 @@ def test_dice_and_cross_entropy_are_those_of_monai():
 def test_a_sum_of_nothing():
     with pytest.raises(ValueError, match="got no loss; expected at least one"):
         SumLoss()
+
+
+def test_its_losses_move_with_it_and_are_copied_and_saved_with_it():
+    classes = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]))
+    loss = SumLoss(classes=classes, absolute=lambda logits, labels: logits.abs().mean())
+    logits, labels = torch.randn(4, 2, dtype=torch.float64), torch.tensor([0, 1, 1, 0])
+    assert list(loss.state_dict()) == ["classes.weight"]
+    moved = copy.deepcopy(loss).to(torch.float64)
+    assert moved.classes.weight.dtype == torch.float64 and loss.classes.weight.dtype == torch.float32
+    weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    wanted = torch.nn.functional.cross_entropy(logits, labels, weights) + logits.abs().mean()
+    torch.testing.assert_close(moved(logits, labels), wanted, rtol=1e-12, atol=0)
+    assert moved.to("meta").classes.weight.device.type == "meta" and len(list(moved.children())) == 1
