@@ -115,10 +115,10 @@ def evaluate(bundle: Path, folder: Path, options: dict[str, Any]) -> dict[str, f
 
 
 def assert_saved_once(writes: Path) -> None:
-    """In a training of two epochs."""
+    """In a training of two epochs with a validation each, before and after which the state is saved."""
     assert [path.name for path in writes.iterdir()] == ["0.txt"]  # the second process writes nothing
     counts = Counter((writes / "0.txt").read_text().split())
-    assert counts["state.pt"] == counts["history.json"] == 2 and 1 <= counts["model.pt"] <= 2
+    assert counts["state.pt"] == 4 and counts["history.json"] == 2 and 1 <= counts["model.pt"] <= 2
 
 
 def test_one_bundle_in_two_processes(tmp_path):
