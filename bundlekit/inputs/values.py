@@ -24,6 +24,8 @@ __all__ = [
 ]
 
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+_FAR = 10  # ranges of the others
+_SAMPLES = 32  # along an axis
 PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
 Examine = Callable[[str, np.ndarray], InputNote | None]
 """Called with a file and its values, channels first; returns a note where they may be a mistake."""
@@ -90,7 +92,7 @@ def check_image_values(array: np.ndarray, paths: Sequence[str], spatial_dims: in
         examine: called with each file and its values.
 
     Returns:
-        What ``examine`` returns.
+        What ``examine`` returns, and a note where a value far from all others may stand for missing data.
 
     Raises:
         InputError: where values are not finite or their squares are not, or those of a volume are all alike.
@@ -107,7 +109,7 @@ again, or remove it
         if spatial_dims == 3 and part.min() == part.max():
             remedy = "export it again, or remove it"
             raise InputError(path, f"has the value {part.flat[0]:g} everywhere", "different intensities", remedy)
-        notes.append(examine(path, part))
+        notes += [_note_missing_data(path, part), examine(path, part)]
     return [note for note in notes if note is not None]
 
 
@@ -135,6 +137,29 @@ def _check_finite(array: np.ndarray, path: str) -> None:
         found = f"has values beyond {_LARGEST:.2g}, the first {array[bad][0]:g} ({_count_and_first(bad)})"
         remedy = "replace them, for example by 0, where they stand for missing data"
         raise InputError(path, found, "numbers whose squares are finite in float32", remedy)
+
+
+def _note_missing_data(path: str, array: np.ndarray) -> InputNote | None:
+    """A note where several voxels hold one value other than 0 that lies far from all others, as -32768 often does.
+
+    Far means ten times the range of the others, so that a network that normalises the image would see nothing in it.
+    """
+    if array.dtype == np.uint8:
+        return None
+    low, high = float(array.min()), float(array.max())
+    sample = array[tuple(slice(None, None, side // _SAMPLES + 1) for side in array.shape)]  # tells at once as a rule
+    for value, others, where in ((low, high, "below"), (high, low, "above")):
+        bound = value + (others - value) * _FAR / (_FAR + 1)
+        is_near = np.less if where == "below" else np.greater
+        if value == 0 or np.any(is_near(sample, bound) & (sample != value)):
+            continue
+        near = is_near(array, bound)
+        count, rest = np.count_nonzero(near), array[~near]
+        if count >= 2 and rest.size and rest.min() < rest.max() and np.all(array[near] == value):
+            found = f"has {value:g} at {count} of {array.size} values, far {where} all others"
+            remedy = "replace it by one of the others if it stands for missing data"
+            return InputNote(path, f"{found} ({rest.min():g} to {rest.max():g})", "intensities of one range", remedy)
+    return None
 
 
 def check_label_values(

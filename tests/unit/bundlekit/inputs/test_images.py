@@ -13,6 +13,7 @@ from PIL import Image
 from bundlekit.errors import InputError
 from bundlekit.inputs.entries import check_item
 from bundlekit.inputs.images import check_image, check_label
+from bundlekit.inputs.values import check_image_values, note_nothing
 
 PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
 
@@ -235,3 +236,26 @@ def test_values_whose_squares_are_infinite(tmp_path, name, dims):
     labels[:, 3] = np.finfo(np.float32).max  # an integer of at least 0, too
     path = save(tmp_path / f"label_{name}", labels)
     assert fault(check_label, path, dims, None).startswith("has values beyond 1.8e+19, the first 3.40282e+38 (")
+
+
+@pytest.mark.parametrize(
+    ("value", "others", "note"),
+    [
+        (-32768, (0, 255), "has -32768 at 12 of 192 values, far below all others (0 to 255)"),
+        (-1e9, (-1024, 3000), "has -1e+09 at 12 of 192 values, far below all others (-1024 to 3000)"),
+        (1e15, (0, 1), "has 1e+15 at 12 of 192 values, far above all others (0 to 1)"),
+        (-3024, (-1024, 3000), None),  # outside of a scanner's circle
+        (-11, (0, 1), "has -11 at 12 of 192 values, far below all others (0 to 1)"),
+        (-9, (0, 1), None),
+        (0, (1000, 1010), None),  # outside of a mask
+        (-32768, (5, 5), None),  # two values only
+    ],
+)
+def test_a_value_far_from_all_others_is_noted(value, others, note):
+    values = np.linspace(*others, 192, dtype=np.float32).reshape((1, 16, 12))
+    values[0, 3] = value
+    notes = [str(found) for found in check_image_values(values, ["a.tif"], 2, note_nothing)]
+    rest = "expected intensities of one range; replace it by one of the others if it stands for missing data"
+    assert notes == ([f"a.tif: {note}; {rest}"] if note else [])
+    values[0, 3, 1:] = others[0]  # a single pixel may be a defect of the sensor
+    assert check_image_values(values, ["a.tif"], 2, note_nothing) == []
