@@ -68,7 +68,7 @@ def _adjoint_norm(func: nn.Module, params: Sequence[torch.Tensor]) -> Callable[[
     where it exists, lists those that are parts of one tensor in the equation as it was published.
     """
     places = {id(p): i for i, p in enumerate(p for p in params if p.requires_grad)}
-    split = getattr(func, "split_parameters", list)()
+    split: list[list[torch.Tensor]] = getattr(func, "split_parameters", list)()
     groups = [[places.pop(id(part)) for part in parts if id(part) in places] for parts in split]
     groups = [group for group in groups if group] + [[i] for i in places.values()]
 
