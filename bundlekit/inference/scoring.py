@@ -96,11 +96,11 @@ class ScoringEvaluator(SupervisedEvaluator):
     def _leave_out(self, error: InputError) -> None:
         """Leave out the present image; the last one ends the process where none is scored: metrics fail on nothing."""
         if self.checks is None:
-            self._end(error)
-        else:
-            print_line(f"left out: {error}")
-            self.checks.leave_out(str(error))
-            self._is_left_out = True
+            print_line(f"error: epoch {self.state.epoch}: {error}, or train with a lower --learning_rate")
+            raise SystemExit(1) from error
+        print_line(f"left out: {error}")
+        self.checks.leave_out(str(error))
+        self._is_left_out = True
         if self.state.iteration == self.state.epoch_length and not self._num_scored:
             found = f"none of {self.state.iteration} could be scored"
             self._end(InputError("images", found, "at least one", "see the lines above"))

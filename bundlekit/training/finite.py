@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,8 +34,8 @@ class FiniteValues:
     """Ends the run, all of its processes together, after an iteration whose loss or weights are not finite.
 
     Statistics of batch norm count as weights. Where a ``GradScaler`` leaves out a step because of its gradients, loss
-    and weights stay finite, and the training goes on. Predictions of a validation that are NaN end the run after the
-    validation; they are taken for 0 until then, as filters of shapes may hang on NaN.
+    and weights stay finite, and the training goes on. An ``ArithmeticError`` of an iteration, as of a solver
+    that fails, ends the process with its own line.
 
     Args:
         network: the network that is trained, as it is within one process.
@@ -58,7 +57,6 @@ class FiniteValues:
         self.network = network
         self.describe_saved = describe_saved
         self._weights: list[torch.Tensor] = []
-        self._fault: str | None = None
 
     def attach(self, engine: Engine) -> None:
         """Look at each iteration of a trainer."""
@@ -67,11 +65,6 @@ class FiniteValues:
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)  # before gradients are taken
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check_iteration)
         engine.add_event_handler(Events.EXCEPTION_RAISED, lambda trainer, error: raise_again(error, _place(trainer)))
-
-    def watch(self, evaluator: Engine, trainer: Engine) -> None:
-        """Look at each prediction of an evaluator that validates what ``trainer`` trains."""
-        evaluator.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._check_prediction)
-        evaluator.add_event_handler(Events.COMPLETED, lambda _: self._stop_with(self._fault, trainer))
 
     def _list_weights(self, engine: Engine) -> None:
         values = self.network.state_dict().values()
@@ -92,17 +85,8 @@ class FiniteValues:
         bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
         return f"{len(bad)} of {len(state)} weights are not finite, first {bad[0]}" if bad else None
 
-    def _check_prediction(self, evaluator: Engine) -> None:
-        output: Any = evaluator.state.output
-        pred = output["pred"]
-        if isinstance(pred, torch.Tensor) and not torch.isfinite(pred).all():
-            if torch.isnan(pred).any():
-                self._fault = "a prediction of the validation is nan"
-            output["pred"] = torch.nan_to_num(pred)
-
     def _stop_with(self, fault: str | None, trainer: Engine) -> None:
         faults = [text for text in gather(fault) if text]
-        self._fault = None
         if faults:
             remedy = "train with a lower --learning_rate, or look for extreme values in the images"
             remedy += f"; {self.describe_saved()}"

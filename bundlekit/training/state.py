@@ -83,14 +83,12 @@ class TrainingState:
 
     def attach(self, engine: Engine) -> None:
         self._trainer = engine
-        finite = FiniteValues(self.network, self._describe_saved)
-        finite.attach(engine)
+        FiniteValues(self.network, self._describe_saved).attach(engine)
         engine.add_event_handler(Events.STARTED, self._start)
         self.history.attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         engine.add_event_handler(Events.COMPLETED, self._log_end)
         if self.evaluator is not None:
-            finite.watch(self.evaluator, engine)
             self.evaluator.add_event_handler(Events.STARTED, self._save_unvalidated)
             self.evaluator.add_event_handler(Events.COMPLETED, self._end_validation)
 
