@@ -139,7 +139,7 @@ class Command:
         if self.process.exitcode is None:
             self.process.kill()
             raise subprocess.TimeoutExpired(str(self.process), timeout or 0)
-        out, err = (file.read_text() for file in self.files)
+        out, err = (file.read_text(encoding="utf-8", errors="replace") for file in self.files)
         return out, err
 
 
