@@ -15,7 +15,7 @@ from torch import nn
 
 __all__ = ["describe"]
 
-_ELSEWHERE = {"device", "training", "rank", "dataset", "data_source", "optimizer"}
+_ELSEWHERE = {"device", "sw_device", "forward", "training", "rank", "dataset", "data_source", "optimizer"}
 """Attributes that do not change what is computed, or that are described in another place."""
 _STATEFUL = (np.random.RandomState, np.random.Generator, torch.Generator)
 

@@ -157,7 +157,8 @@ class TrainingState:
                 require_same(state, self._recipe, self._trainer.state.max_epochs, self.state_path, self.ckpt_path)
             self.network.load_state_dict(state["network"])
             for name, value in self.objects.items():
-                value.load_state_dict(state["objects"][name])
+                if name != "scaler" or name in state["objects"]:  # only trainings on a GPU have one
+                    value.load_state_dict(state["objects"][name])
         except InputError as error:
             return str(error)
         except Exception as error:  # zip, pickle and torch each have their own

@@ -18,9 +18,11 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from collections.abc import Callable
 
 import torch
 from monai.losses import DiceCELoss
+from torch import nn
 
 from invres3d.losses import RegularizedLoss
 from invres3d.plan import Training, list_trainings, predict
@@ -35,21 +37,29 @@ PAPER = {
 CHECKED_DEPTH = 4
 
 
-def measure(training: Training, device: torch.device) -> tuple[int, int | None]:
-    """(live bytes, bytes allocated on a GPU) of a step on real tensors."""
+def make_step(training: Training, device: torch.device) -> tuple[nn.Module, Callable[[], torch.Tensor]]:
+    """A network in training mode, and a call that makes a step on a batch without updating; it gives the loss."""
     with device:
         network = training.make_network().train()
-        image = torch.randn(1, training.in_channels, *training.patch)
-        label = torch.randint(0, training.out_channels, (1, 1, *training.patch)).float()
+        image = torch.randn(training.batch_size, training.in_channels, *training.patch)
+        label = torch.randint(0, training.out_channels, (training.batch_size, 1, *training.patch)).float()
     loss = RegularizedLoss(DiceCELoss(softmax=True, to_onehot_y=True))
-    gc.collect()
 
-    def step() -> None:
-        output = network(image)
-        total = loss(output, label)
+    def step() -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.amp):
+            output = network(image)
+            total = loss(output, label)
         del output
         total.backward()
+        return total.detach()
 
+    return network, step
+
+
+def measure(training: Training, device: torch.device) -> tuple[int, int | None]:
+    """(live bytes, bytes allocated on a GPU) of a step on real tensors."""
+    network, step = make_step(training, device)
+    gc.collect()
     with LiveMemory() as memory:
         step()
     if device.type != "cuda":

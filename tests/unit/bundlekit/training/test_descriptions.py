@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 from monai.losses import DiceLoss
 from monai.transforms import Compose, Lambdad, Rand2DElasticd, RandFlipd, Resized
 from monai.utils import MetricReduction
 
 from bundlekit.training.descriptions import describe
+from bundlekit.training.precision import Precision
 from bundlekit.training.recipe import find_differences
 from tests import commands
 
@@ -34,6 +36,17 @@ def test_the_same_arguments_give_the_same_description_and_others_another(kind):
     one, same, other = (describe(MAKE[kind](size)) for size in (3, 3, 4))
     assert one == same != other
     assert "0x" not in json.dumps(one)
+
+
+def test_devices_of_sliding_windows_do_not_count():
+    one, other = (SlidingWindowInferer(8, sw_device=name, device=name) for name in ("cpu", "cuda"))
+    assert describe(one) == describe(other) != describe(SlidingWindowInferer(9, sw_device="cpu", device="cpu"))
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_mixed_precision_on_a_cpu_leaves_the_network_as_it_is(amp):
+    network = Precision("cpu", amp).prepare(torch.nn.Linear(2, 3))
+    assert describe(network) == describe(torch.nn.Linear(2, 3))
 
 
 def test_random_state_and_device_do_not_count():

@@ -32,6 +32,7 @@ def build(
     std=0.1,
     loss=nn.MSELoss,
     schedule=lambda optimizer, _: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8),
+    first=(),
     **options,
 ):
     """A small regression with everything random: initial weights, order, augmentation, dropout."""
@@ -60,9 +61,9 @@ def build(
         {"seed": seed},
         **options,
     )
-    handlers = [EpochSeed(seed, dataset), LrScheduleHandler(scheduler, print_lr=False), state]
+    handlers = [*first, EpochSeed(seed, dataset), LrScheduleHandler(scheduler, print_lr=False), state]
     if validation:
-        handlers.insert(2, ValidationHandler(val_interval, evaluator))
+        handlers.insert(-1, ValidationHandler(val_interval, evaluator))
     return SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=max_epochs,
@@ -339,6 +340,25 @@ def test_resume_from_an_unusable_state_says_what_to_do(tmp_path, broken):
         "--overwrite true$",
         refusal(tmp_path),
     )
+
+
+def test_a_training_on_a_cpu_goes_on_with_the_gradient_scaler_of_a_gpu_and_back(tmp_path):
+
+    class MakeScaler:
+        """In place of MONAI's trainer, which makes one at its start on a GPU."""
+
+        def attach(self, engine):
+            engine.add_event_handler(
+                Events.STARTED, lambda: setattr(engine, "scaler", torch.amp.GradScaler("cpu", init_scale=8.0))
+            )
+
+    build(tmp_path, max_epochs=1).run()
+    for epoch, scale in ((2, 8.0), (3, None)):
+        first = [] if scale is None else [MakeScaler()]
+        build(tmp_path, max_epochs=epoch, resume=True, first=first).run()
+        state = read(tmp_path)
+        assert state["epoch"] == epoch and ("scaler" in state["objects"]) == (scale is not None)
+        assert scale is None or state["objects"]["scaler"]["scale"] == scale
 
 
 def test_resume_without_a_state_starts(tmp_path):
