@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 
 import torch
@@ -61,7 +62,7 @@ class FiniteValues:
     def attach(self, engine: Engine) -> None:
         """Look at each iteration of a trainer."""
         engine.add_event_handler(Events.STARTED, self._list_weights)
-        if engine.has_registered_events(IterationEvents.LOSS_COMPLETED):
+        with suppress(ValueError):  # engines of ignite itself have no such event
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)  # before gradients are taken
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check_iteration)
         engine.add_event_handler(Events.EXCEPTION_RAISED, lambda trainer, error: raise_again(error, _place(trainer)))

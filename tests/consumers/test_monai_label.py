@@ -115,6 +115,20 @@ def test_trains_for_an_epoch_and_segments_with_the_new_weights(bundle, consumers
         assert dices[1] >= dices[0] / 2, dices
 
 
+def test_trains_again_and_again_from_the_weights_that_it_serves(consumers, tmp_path):
+    with consumers.serve(tmp_path, [SMALL]) as server:
+        for i, case in enumerate(consumers.make_images(SMALL, tmp_path / "data", training=3, validation=1)):
+            server.upload(f"case{i}", case.single, case.label)
+        trained = server.models / SMALL.name
+        weights = [load_weights(SMALL)]
+        for _ in range(2):
+            server.train(SMALL.name, max_epochs=1, val_split=0.25)
+            weights.append(load_weights(trained))
+            assert 1e-4 < relative_change(weights[-2], weights[-1]) < 0.3
+            assert {path.name for path in (trained / "eval").iterdir()} >= {"state.pt", "history.json"}
+            assert not (trained / "eval/model.pt").exists()
+
+
 def test_weights_in_another_layout_are_found_out(consumers, tmp_path):
     """MONAI Label takes a nested checkpoint without an error and goes on with random weights: the values tell."""
     nested = Path(shutil.copytree(SMALL, tmp_path / "nested" / SMALL.name))
