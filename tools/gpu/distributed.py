@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from bundlekit.processes import gather, join_training
+from bundlekit.processes import disconnect, gather, join_training
 from bundlekit.training.precision import Precision
 from tools.gpu.results import Report
 from tools.gpu.timing import Settings
@@ -24,6 +24,7 @@ __all__ = ["run"]
 
 CHANNELS, SIZE, BATCH_SIZE = (16, 32, 64), 64, 4
 NUM_STEPS, TOLERANCE = 3, 1e-4
+NUM_STEPS_MIXED = 40  # of which the first ones are left out until the scale has become small enough
 TOO_LARGE_SCALE = 2.0**40
 
 
@@ -39,7 +40,7 @@ def one_process_group(device: torch.device) -> Iterator[str]:
         try:
             yield str(dist.get_backend())
         finally:
-            dist.destroy_process_group()
+            disconnect()
 
 
 def network_of(device: torch.device, sync: bool) -> nn.Module:
@@ -63,7 +64,7 @@ def train(network: nn.Module, device: torch.device, dtype: torch.dtype | None, s
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=scale > 0)
     losses = []
-    for _ in range(NUM_STEPS if dtype is None else 40):
+    for _ in range(NUM_STEPS if dtype is None else NUM_STEPS_MIXED):
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             loss = functional.binary_cross_entropy_with_logits(network(image), label)

@@ -66,6 +66,8 @@ def run(report: Report, settings: Settings) -> None:
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         for side, precision in product(SIDES, PRECISIONS):
             entries = trainings(side, precision, settings.small)
+            if len(report.values.get(f"{side} {precision}", ())) == len(entries):
+                continue  # by an earlier run
             new = [training for training in entries if training not in known]
             known |= dict(zip(new, pool.map(predict_one, new), strict=True))
             report.keep(f"{side} {precision}", {name_of(training): known[training] for training in entries})

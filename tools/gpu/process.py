@@ -26,7 +26,11 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     step = next(step for step in STEPS if step.name == args.step)
     torch.manual_seed(0)
-    settings = Settings(torch.device(args.device), args.sizes == "small", args.folder)
+    device = torch.device(args.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+    settings = Settings(device, args.sizes == "small", args.folder)
     results = Results(args.results)
     results.content["machine"] = results.content["machine"] or describe_machine(settings.device)
     report = Report(results, step.name)

@@ -90,9 +90,8 @@ def run(report: Report, settings: Settings) -> None:
     size, count = (SMALL_SIZE, SMALL_BATCH_SIZE) if settings.small else (SIZE, BATCH_SIZE)
     weights = torch.load(WEIGHTS, weights_only=True, map_location=device)
     entries = contenders(weights, device)
-    reference = Contender(entries[REFERENCE].network, amp=True)
-    bench = Bench(*batch_of(size, count, device))
-    seconds = costs(report, {**entries, REFERENCE_BF16: reference}, bench, 1 if settings.small else 3)
+    bench, repeats = Bench(*batch_of(size, count, device)), 1 if settings.small else 3
+    seconds = costs(report, entries, bench, repeats)
     size = SMALL_SIZE if settings.small else SIZE_OF_ERRORS
     with exact_float32():
         accuracies = measure_accuracy(Bench(*sample(*size, device)), entries, weights)
@@ -100,3 +99,4 @@ def run(report: Report, settings: Settings) -> None:
         shown = [f"{rms:.2e}", f"{largest:.1e}", f"{cosine:.3f}"]
         report.row(f"error, {size[0]} x {size[1]} px, one image", ERROR_COLUMNS, name, shown)
     check_speed(report, seconds, {name: accuracy.rms for name, accuracy in accuracies.items()})
+    costs(report, {REFERENCE_BF16: Contender(entries[REFERENCE].network, amp=True)}, bench, repeats)

@@ -12,6 +12,9 @@ import torch
 
 __all__ = ["Cost", "Settings", "exact_float32", "measure_cost", "peak_bytes", "seconds_of"]
 
+LONG_S = 4
+"""Seconds after which a call is not repeated further."""
+
 
 class Settings(NamedTuple):
     """How a step is run.
@@ -49,17 +52,19 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_of(call: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """Median seconds of a call, after one that warms up.
+def seconds_of(call: Callable[[], object], device: torch.device, repeats: int = 3, warm_up: bool = True) -> float:
+    """Median seconds of a call; there are fewer than ``repeats`` where it is slow.
 
     Args:
         call: what to measure.
         device: where it computes.
         repeats: calls that count.
+        warm_up: whether to call it once before.
     """
-    call()
-    times = []
-    for _ in range(repeats):
+    if warm_up:
+        call()
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < LONG_S:
         wait(device)
         began = time.perf_counter()
         call()
@@ -85,7 +90,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
 def measure_cost(call: Callable[[], object], device: torch.device, repeats: int = 3) -> Cost:
     """Memory of a first call and time of the next ones."""
     peak = peak_bytes(call, device)
-    return Cost(seconds_of(call, device, repeats), peak)
+    return Cost(seconds_of(call, device, repeats, warm_up=False), peak)
 
 
 @contextlib.contextmanager

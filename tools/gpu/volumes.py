@@ -13,7 +13,7 @@ from bundlekit.errors import describe
 from tools.arguments import BUNDLES
 from tools.bundle_folder import load_network
 from tools.gpu.results import Report
-from tools.gpu.timing import Settings, measure_cost, wait
+from tools.gpu.timing import Settings, exact_float32, measure_cost, wait
 
 __all__ = ["run"]
 
@@ -21,6 +21,8 @@ LIMITED = "hippocampus_mri_segmentation"
 LIMIT_MIB, SIDE_OF_LIMITED, PATCH_OF_LIMITED = 512, 384, (64, 96, 64)
 RATED = {"hippocampus_mri_segmentation": 128, "brain_tumor_mri_segmentation": 192, "lung_ct_segmentation": 192}
 """Bundle -> side of the volume in voxels."""
+TOLERANCE = 1e-4
+"""Other kernels are chosen where less memory is left for them."""
 SMALL_SIDE, SMALL_PATCH = 32, 16
 WINDOWS = (1, 2, 4, 8, 16)
 COLUMNS = ["sw_batch_size", "voxels per second", "ms", "MiB"]
@@ -44,14 +46,14 @@ def read_config(bundle: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def check_limit(report: Report, settings: Settings) -> None:
-    """A volume that the GPU could not hold is segmented with ``volume_device`` cpu, and as without the limit."""
+    """A volume that the GPU could not hold is segmented with ``volume_device`` cpu, with the same output."""
     name = f"volume_device cpu: {SIDE_OF_LIMITED}^3 voxels in {LIMIT_MIB} MiB of the GPU"
     if not settings.on_gpu:
         report.needs_gpu(name)
         return
     device, network = settings.device, load_network(BUNDLES / LIMITED).to(settings.device)
     image = volume_of(LIMITED, SIDE_OF_LIMITED)
-    changes = {"device": str(device), "patch_size": list(PATCH_OF_LIMITED), "inferer#sw_batch_size": 1}
+    changes = {"device": str(device), "patch_size": list(PATCH_OF_LIMITED), "inferer#overlap": 0.25}
     on_cpu = inferer_of(LIMITED, volume_device="cpu", **changes)
     wanted = on_cpu(image, network)
     torch.cuda.empty_cache()
@@ -64,8 +66,8 @@ def check_limit(report: Report, settings: Settings) -> None:
         sizes = (
             f"image and logits take {(image.nbytes + found.nbytes) / 2**20:.0f} MiB, the peak was {peak_mib:.0f} MiB"
         )
-        same = torch.equal(found, wanted)
-        report.check(name, same, f"{'the same output' if same else 'another output'} as without the limit; {sizes}")
+        difference = float((found - wanted).abs().max() / wanted.abs().max())
+        report.check(name, difference <= TOLERANCE, f"outputs differ by {difference:.1e} of the largest; {sizes}")
         report.check("the same volume does not fit with volume_device cuda", *fits_not(image, network, changes, device))
     except torch.OutOfMemoryError as error:
         report.check(name, False, describe(error))
@@ -106,7 +108,8 @@ def run(report: Report, settings: Settings) -> None:
         report: takes checks and rows.
         settings: device and sizes.
     """
-    check_limit(report, settings)
+    with exact_float32():
+        check_limit(report, settings)
     for bundle, full in RATED.items():
         side = SMALL_SIDE if settings.small else full
         network = load_network(BUNDLES / bundle).to(settings.device)
