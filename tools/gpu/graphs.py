@@ -91,7 +91,7 @@ def block_with_gradients(name: str, shape: tuple[int, ...], device: torch.device
         EqualSteps(block).train(), (torch.randn_like(state, requires_grad=True),)
     )
     found = gradients(graphed)
-    difference = max(float((a - b).abs().max()) for a, b in zip(found, wanted, strict=True))
+    difference = max(float((a.detach() - b).abs().max()) for a, b in zip(found, wanted, strict=True))
     return cells(plain, launching, seconds_of(lambda: gradients(graphed), device), difference)
 
 
