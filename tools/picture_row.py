@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -26,7 +25,7 @@ from bundlekit.errors import InputError
 from bundlekit.files import require_file, write_atomically
 from bundlekit.inputs.datalists import read_section
 from bundlekit.phantoms import make_dataset
-from bundlekit.reports.drawing import as_displayed
+from bundlekit.reports.drawing import load_displayed
 from bundlekit.reports.panels import draw_panels
 from tools.commands import run_bundle
 
@@ -128,9 +127,8 @@ def make_panel(name: str, panel: Panel, data_root: Path, work: Path, size: int |
     output = work / name / "output"
     places = {"dataset_dir": source.resolve(), "output_dir": output, "device": "cpu"}
     run_bundle(ROOT / "bundles" / name, ["inference"], **places, **panel.overrides)
-    load = LoadImage(image_only=True, ensure_channel_first=True, dtype=None)
-    labels = as_displayed(load(find_output(output, image, panel.output)))[..., 0]
-    return draw_square(as_displayed(load(image)), labels)
+    labels = load_displayed(find_output(output, image, panel.output), is_label=True)[..., 0]
+    return draw_square(load_displayed(image), labels)
 
 
 def compose(panels: Mapping[str, Image.Image]) -> Image.Image:

@@ -86,6 +86,7 @@ class RunChecks:
     """
 
     _load = LOAD
+    _load_label: LoadImage | None = None  # as the images
 
     def __init__(
         self,
@@ -317,7 +318,7 @@ class RunChecks:
         return name_output(path)
 
     def _expected(self) -> Expected:
-        values = self.label_values, self._load, self.min_size, self.examine, self.spacing_mm
+        values = self.label_values, self._load, self.min_size, self.examine, self.spacing_mm, self._load_label
         return Expected(self.spatial_dims, self.channels, *values)
 
     @staticmethod

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..errors import InputError, InputNote
 from .centres import check_centre
-from .decoded import DECODED
+from .decoded import DECODED, keeping
 from .grids import Grid, check_same_grid
 from .images import Expected, check_image_header, check_label_header
 from .modalities import put_in_order
@@ -48,9 +48,11 @@ def check_headers(item: dict[str, Any], keys: Sequence[str], expected: Expected)
             if key == "centre":
                 errors += check_centre(item, item.get(key), grids.get("image"))
             elif key == "image":
-                grids[key] = check_image_header(_paths(item, key), expected)
+                grids[key], notes = check_image_header(_paths(item, key), expected)
+                errors += notes
             else:
-                grids[key] = check_label_header(_paths(item, key)[0], expected)
+                grids[key], notes = check_label_header(_paths(item, key)[0], expected)
+                errors += notes
         except InputError as error:
             errors.append(error)
     if grids.keys() >= {"image", "label"}:
@@ -75,7 +77,7 @@ def check_values(item: dict[str, Any], keys: Sequence[str], expected: Expected) 
     for key in keys:
         paths = _paths(item, key)
         try:
-            array = decode(paths, expected.load).numpy()
+            array = decode(paths, expected.reader_of(key)).numpy()
             if key == "image":
                 errors += check_image_values(array, paths, expected.spatial_dims, expected.examine)
             else:
@@ -135,9 +137,10 @@ def check_items(
         wanted = [*keys, *(key for key in optional if key in item)]
         errors = put_in_order(item, modalities)
         checked.append((errors, []) if errors else check_headers(item, wanted, expected))
+    load_label = expected.load_label and keeping(expected.load_label)
     bar = tqdm(checked, desc=f"reading {source}", unit="item", disable=not (load and is_long))
     for item, (problems, sound) in zip(items, bar, strict=True):
-        problems += check_values(item, sound, replace(expected, load=load)) if load else []
+        problems += check_values(item, sound, replace(expected, load=load, load_label=load_label)) if load else []
         if not all(isinstance(problem, InputNote) for problem in problems):
             for key in sound:
                 DECODED.drop(ensure_tuple(item[key]))

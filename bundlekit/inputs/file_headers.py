@@ -15,6 +15,7 @@ from monai.data.utils import correct_nifti_header_if_necessary, orientation_ras_
 from monai.transforms import LoadImage
 from PIL import Image
 
+from ..errors import InputNote
 from .decoded import DecodedReader
 from .dicom import is_series, open_dicom
 
@@ -31,11 +32,15 @@ class FileHeader:
         shape: channels first, then x, y and z.
         affine: 4 x 4 matrix from voxel index to position in mm, None for a plane.
         mode: Pillow's name of the kind of colours; empty where there is none.
+        lossy: the name of the compression where that may have changed values; empty where it has not.
+        notes: what reading it changes.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray | None = None
     mode: str = ""
+    lossy: str = ""
+    notes: tuple[InputNote, ...] = ()
 
 
 def _with_channels_first(shape: tuple[int, ...], num_axes: int) -> tuple[int, ...]:
@@ -111,8 +116,9 @@ def read_header(path: str, load: LoadImage) -> FileHeader:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/a.png"
         >>> Image.new("RGB", (6, 4)).save(path)
-        >>> read_header(path, LoadImage(ensure_channel_first=True))
-        FileHeader(shape=(3, 6, 4), affine=None, mode='RGB')
+        >>> header = read_header(path, LoadImage(ensure_channel_first=True))
+        >>> header.shape, header.mode
+        ((3, 6, 4), 'RGB')
     """
     reader = find_reader(load, path)
     read = getattr(reader, "read_header", None) or _BY_READER.get(type(reader))

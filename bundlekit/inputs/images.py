@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
-from ..errors import InputError
+from ..errors import InputError, InputNote
 from ..files import require_file
 from .dicom import check_dicom, is_dicom_input, is_series
 from .directions import check_directions
 from .file_headers import FileHeader, read_header
 from .grids import Grid, check_same_grid
 from .headers import check_affine, check_header, check_resampled
+from .pillow_files import require_lossless
 from .values import PREPARE, Examine, check_image_values, check_label_values, decode, explain_unreadable, note_nothing
 
 __all__ = ["LOAD", "Expected", "check_image", "check_image_header", "check_label", "check_label_header"]
@@ -34,6 +35,7 @@ class Expected:
         channels: how many channels an image may have; several numbers where the pipeline copes with each of them.
         label_values: the class numbers that may occur in labels; None allows every integer of at least 0.
         load: reads a file as the pipeline does, to a MetaTensor with the channels first.
+        load_label: reads a label map likewise; None where ``load`` does.
         min_size: smallest number of pixels or voxels along an axis.
         examine: called with each file of an image and its values; what it returns is added to the notes.
         spacing_mm: as for :func:`bundlekit.inputs.headers.check_resampled`; None leaves a volume as it is.
@@ -46,6 +48,11 @@ class Expected:
     min_size: int = _MIN_SIZE
     examine: Examine = note_nothing
     spacing_mm: float | Sequence[float] | None = None
+    load_label: LoadImage | None = None
+
+    def reader_of(self, key: str) -> LoadImage:
+        """What reads the files of an entry's "image" or "label"."""
+        return self.load if key == "image" or self.load_label is None else self.load_label
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -67,8 +74,8 @@ def _check_dimensions(path: str, shape: tuple[int, ...], spatial_dims: int, min_
         raise InputError(path, f"is {_size(shape[1:])}", f"at least {min_size} pixels a side", remedy)
 
 
-def _read_header(path: str, expected: Expected) -> tuple[FileHeader, Grid]:
-    """What the header of one file says, where that can be used."""
+def _read_header(path: str, expected: Expected, key: str) -> tuple[FileHeader, Grid]:
+    """What the header of one file of an image or a label says, where that can be used."""
     if not is_series(path):
         require_file(path, _DATALIST)
     if is_series(path) or (expected.spatial_dims == 3 and is_dicom_input(path)):
@@ -76,7 +83,7 @@ def _read_header(path: str, expected: Expected) -> tuple[FileHeader, Grid]:
     if expected.spatial_dims == 3:
         check_header(path)
     try:
-        header = read_header(path, expected.load)
+        header = read_header(path, expected.reader_of(key))
     except Exception as error:
         raise explain_unreadable(path, error) from error
     _check_dimensions(path, header.shape, expected.spatial_dims, expected.min_size)
@@ -87,8 +94,8 @@ def _read_header(path: str, expected: Expected) -> tuple[FileHeader, Grid]:
     return header, Grid(header.shape[1:], affine)
 
 
-def check_image_header(paths: Sequence[str], expected: Expected) -> Grid:
-    """The grid of an image that a network can take, as far as headers say.
+def check_image_header(paths: Sequence[str], expected: Expected) -> tuple[Grid, list[InputNote]]:
+    """The grid of an image that a network can take, as far as headers say, and notes on what reading it changes.
 
     Args:
         paths: its files, whose channels are stacked.
@@ -100,8 +107,10 @@ def check_image_header(paths: Sequence[str], expected: Expected) -> Grid:
     """
     allowed, found = ensure_tuple(expected.channels), 0
     first: Grid | None = None
+    notes: list[InputNote] = []
     for path in paths:
-        header, grid = _read_header(path, expected)
+        header, grid = _read_header(path, expected, "image")
+        notes += header.notes
         if header.mode == "P":
             remedy = "save it as grey or RGB"
             raise InputError(path, "is a palette image: its pixels are indices of colours", "intensities", remedy)
@@ -114,11 +123,11 @@ def check_image_header(paths: Sequence[str], expected: Expected) -> Grid:
         raise InputError(paths[0], f"number of channels is {found}{colours}", " or ".join(map(str, allowed)), remedy)
     if expected.spacing_mm is not None:
         check_resampled(paths[0], first, expected.spacing_mm)
-    return first
+    return first, notes
 
 
-def check_label_header(path: str, expected: Expected) -> Grid:
-    """The grid of a label map, as far as its header says.
+def check_label_header(path: str, expected: Expected) -> tuple[Grid, list[InputNote]]:
+    """The grid of a label map, as far as its header says, and notes on what reading it changes.
 
     Args:
         path: the file.
@@ -127,11 +136,12 @@ def check_label_header(path: str, expected: Expected) -> Grid:
     Raises:
         InputError: as :func:`check_label` where no value has to be decoded for it.
     """
-    header, grid = _read_header(path, expected)
+    header, grid = _read_header(path, expected, "label")
+    require_lossless(path, header.lossy)
     if header.shape[0] != 1:
         remedy = f"save the class numbers, not colours: {PREPARE}"
         raise InputError(path, f"has {header.shape[0]} channels", "a label map of 1 channel", remedy)
-    return grid
+    return grid, list(header.notes)
 
 
 def check_image(
@@ -164,7 +174,7 @@ def check_image(
         (6, 4)
     """
     expected, paths = Expected(spatial_dims, channels, load=load, min_size=min_size), ensure_tuple(path)
-    grid = check_image_header(paths, expected)
+    grid, _ = check_image_header(paths, expected)
     check_image_values(decode(paths, load).numpy(), paths, spatial_dims, expected.examine)
     return grid
 
@@ -198,7 +208,7 @@ def check_label(
         >>> grid.shape, has_objects
         ((6, 4), True)
     """
-    grid = check_label_header(path, Expected(spatial_dims, 1, label_values, load, min_size))
+    grid, _ = check_label_header(path, Expected(spatial_dims, 1, label_values, load, min_size))
     array = decode([path], load).numpy()
     check_label_values(array, path, spatial_dims, label_values)
     return grid, bool(array.any())

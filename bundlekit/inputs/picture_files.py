@@ -1,66 +1,87 @@
-"""Reads the header, or the values, of a PNG, JPEG, TIFF or BMP at the full depth of the file and without alpha."""
+"""Reads the header, or the values, of a PNG, JPEG, TIFF or BMP: upright, at full depth, without alpha."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import tifffile
 from monai.data import ITKReader
 from PIL import Image
-from tifffile import COMPRESSION, PHOTOMETRIC
 
-from ..errors import InputError
+from ..errors import InputError, InputNote
 from .file_headers import FileHeader
-from .orientation import ORIENTATION, require_upright
+from .orientation import turn
+from .picture_layout import PALETTES, PictureLayout
+from .pillow_files import find_lossy, open_picture, read_orientation, require_lossless
+from .tiff_files import is_tiff, read_tiff, read_tiff_layout
 
 __all__ = ["read_picture", "read_picture_header"]
 
-_SINGLE = "save the image to be used as a separate file"
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "P": 1, "LA": 1, "PA": 1, "RGB": 3, "RGBA": 3, "RGBX": 3, "CMYK": 4}
 """How many of an image's channels are no alpha, by Pillow's mode without what follows a semicolon."""
-_DECODED = (COMPRESSION.NONE, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS)
-"""The compressions that tifffile decodes by itself."""
 _GREY_WITH_ALPHA = 4  # in the header of a PNG
-_PLAIN = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
 
 
-def read_picture(path: str) -> tuple[np.ndarray, str]:
+def read_picture(path: str, is_label: bool = False) -> tuple[np.ndarray, str]:
     """The values of a picture, (rows, columns) or (rows, columns, channels), and Pillow's name of its colours.
 
     Args:
         path: the file.
+        is_label: whether it is a label map, of which the indices of a palette are the numbers; otherwise they become
+            colours.
 
     Raises:
-        InputError: where it holds several images, says that it is to be turned, or has values that no reader here gets
-            right.
+        InputError: where it holds several images, or values that are neither grey nor colours; where the compression of
+            a label map may have changed its numbers.
     """
-    array, mode = _read_tiff(path) if _is_tiff(path) else _by_pillow(path)
-    return array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False), mode
+    array, layout = (read_tiff if is_tiff(path) else _by_pillow)(path, is_label)
+    if is_label:
+        require_lossless(path, layout.lossy)
+    values = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
+    return turn(values, layout.orientation), "RGB" if _becomes_colours(layout, is_label) else layout.mode
 
 
-def read_picture_header(path: str) -> FileHeader:
-    """The size, channels and colours of a picture without decoding its values.
+def read_picture_header(path: str, is_label: bool = False) -> FileHeader:
+    """The size, channels and colours of a picture without decoding its values, and notes on what reading it changes.
 
     Args:
         path: the file.
+        is_label: as for :func:`read_picture`.
 
     Raises:
-        InputError: as :func:`read_picture`.
+        InputError: where it holds several images, or values that are neither grey nor colours.
 
     Example:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/a.png"
         >>> Image.new("RGBA", (6, 4)).save(path)
-        >>> read_picture_header(path)
-        FileHeader(shape=(3, 6, 4), affine=None, mode='RGBA')
+        >>> header = read_picture_header(path)
+        >>> header.shape, header.mode
+        ((3, 6, 4), 'RGBA')
+        >>> print(*header.notes)  # doctest: +ELLIPSIS
+        /...a.png: has an alpha channel; expected grey values or colours only; it is dropped, and pixels count ...
     """
-    return _tiff_header(path) if _is_tiff(path) else _pillow_header(path)
+    layout = read_tiff_layout(path) if is_tiff(path) else _pillow_layout(path)
+    notes = tuple(_notes(path, layout, is_label))
+    channels, mode = (3, "RGB") if _becomes_colours(layout, is_label) else (layout.channels, layout.mode)
+    return FileHeader((channels, *layout.size), mode=mode, lossy=layout.lossy, notes=notes)
 
 
-def _is_tiff(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) in (b"II", b"MM")
+def _becomes_colours(layout: PictureLayout, is_label: bool) -> bool:
+    return layout.mode in PALETTES and not is_label
+
+
+def _notes(path: str, layout: PictureLayout, is_label: bool) -> list[InputNote]:
+    notes = []
+    if 1 < layout.orientation <= 8:
+        found = f"has a tag that rotates or mirrors it (EXIF or TIFF orientation {layout.orientation})"
+        remedy = f"it is used as viewers show it, {' x '.join(map(str, layout.size))} px, and so are its outputs"
+        notes.append(InputNote(path, found, "an upright image (orientation 1)", remedy))
+    if layout.has_alpha:
+        remedy = "it is dropped, and pixels count however transparent they are"
+        notes.append(InputNote(path, "has an alpha channel", "grey values or colours only", remedy))
+    if _becomes_colours(layout, is_label):
+        remedy = "the colours of its palette are used"
+        notes.append(InputNote(path, "is a palette image", "grey values or RGB", remedy))
+    return notes
 
 
 def _by_itk(path: str) -> np.ndarray:
@@ -78,81 +99,38 @@ def _deep_png_colour(path: str) -> int:
     return header[25] if header.startswith(b"\x89PNG") and header[24:25] == b"\x10" else 0
 
 
-def _check_pillow(path: str, image: Image.Image, exif: Image.Exif) -> str:
+def _check_mode(path: str, image: Image.Image) -> str:
     """The mode of an image, which need not have been decoded, where it can be used."""
     number = getattr(image, "n_frames", 1)
-    if number > 1 and image.format not in ("MPO", "TIFF"):  # a JPEG with previews; a pyramid, as was made sure of
-        raise InputError(path, f"holds {number} images", "one", _SINGLE)
-    require_upright(path, exif.get(ORIENTATION, 1))
+    if number > 1 and image.format != "MPO":  # a JPEG with previews
+        raise InputError(path, f"holds {number} images", "one", "save the image to be used as a separate file")
     mode = image.mode.partition(";")[0]
     if mode not in _CHANNELS:
         raise InputError(path, f"has the colour mode {mode}", "grey values or RGB", "save it as grey or RGB")
     return mode
 
 
-def _by_pillow(path: str) -> tuple[np.ndarray, str]:
-    with Image.open(path) as image:
-        mode = _check_pillow(path, image, image.getexif())
-        array = _by_itk(path) if _deep_png_colour(path) else np.asarray(image)
-    if array.ndim == 3:
-        array = array[..., : 1 if array.shape[2] == 2 else _CHANNELS[mode]]
-    return array, mode
-
-
-def _pillow_header(path: str) -> FileHeader:
-    with Image.open(path) as image:
-        exif = Image.Image.getexif(image)  # that of a PNG decodes the image, behind which the tags may be as well
-        mode, num_bands = _check_pillow(path, image, exif), len(image.getbands())
+def _pillow_layout(path: str) -> PictureLayout:
+    """What the header of a picture that is no TIFF says."""
+    with open_picture(path) as image:
+        mode, num_bands = _check_mode(path, image), len(image.getbands())
         is_grey = num_bands <= 2 or _deep_png_colour(path) == _GREY_WITH_ALPHA  # of which Pillow makes RGBA
-        return FileHeader((1 if is_grey else _CHANNELS[mode], *image.size), mode=mode)
+        has_alpha = mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+        columns, rows = image.size
+        channels, orientation = 1 if is_grey else _CHANNELS[mode], read_orientation(path, image)
+        return PictureLayout(rows, columns, channels, mode, has_alpha, orientation, find_lossy(path, image))
 
 
-def _choose_reader(path: str, file: tifffile.TiffFile) -> str:
-    """What decodes a TIFF: "tifffile", "itk" or "pillow"."""
-    page: Any = file.pages[0]
-    if len(file.series) > 1 or file.series[0].size != page.size:
-        shapes = ", ".join(" x ".join(map(str, part.shape)) for part in file.series[:3])
-        raise InputError(path, f"holds several images ({shapes})", "one", _SINGLE)
-    require_upright(path, page.tags.valueof(ORIENTATION, default=1))
-    if page.photometric in _PLAIN and page.compression in _DECODED:
-        return "tifffile"
-    deep = page.samplesperpixel > 1 and page.dtype == np.uint16 and page.photometric in _PLAIN
-    if deep and page.compression == COMPRESSION.LZW and page.axes == "YXS" and not page.is_tiled:
-        return "itk"
-    # Pillow takes signed bytes for unsigned ones, halves 16-bit colours and muddles floats of the other byte order
-    if page.dtype in (np.bool_, np.uint8) or (page.samplesperpixel == 1 and page.dtype == np.uint16):
-        return "pillow"
-    found = f"is a TIFF of {page.dtype} values, {page.photometric.name}, compressed by {page.compression.name}"
-    raise InputError(path, found, "a supported compression", "save it without compression")
-
-
-def _without_alpha(array: np.ndarray, page: Any) -> tuple[np.ndarray, str]:
-    """The channels of a page behind its rows and columns."""
-    if page.axes.startswith("S"):  # one plane for each channel
-        array = np.moveaxis(array, 0, -1)
-    if page.photometric == PHOTOMETRIC.RGB:
-        array = array[..., :3]
-    elif page.extrasamples in ((1,), (2,)):  # alpha, not another kind of light
-        array = array[..., :-1]
-    return array, "P" if page.photometric == PHOTOMETRIC.PALETTE else ""
-
-
-def _read_tiff(path: str) -> tuple[np.ndarray, str]:
-    with tifffile.TiffFile(path) as file:
-        reader, page = _choose_reader(path, file), file.pages[0]
-        if reader == "tifffile":
-            return _without_alpha(page.asarray(), page)
-    return (_by_itk(path)[..., :3], "") if reader == "itk" else _by_pillow(path)
-
-
-def _tiff_header(path: str) -> FileHeader:
-    with tifffile.TiffFile(path) as file:
-        reader, page = _choose_reader(path, file), file.pages[0]
-        if reader == "pillow":
-            return _pillow_header(path)
-        size: Any = page.shape
-        array, mode = _without_alpha(np.broadcast_to(np.uint8(0), size), page)  # no memory: one value seen everywhere
-        if reader == "itk":
-            array = array[..., :3]
-    rows, columns, num_channels = (*array.shape, 1)[:3]
-    return FileHeader((num_channels, columns, rows), mode=mode)
+def _by_pillow(path: str, is_label: bool) -> tuple[np.ndarray, PictureLayout]:
+    """The values of a picture that is no TIFF, and its layout."""
+    layout = _pillow_layout(path)
+    if _deep_png_colour(path):
+        array = _by_itk(path)
+    else:
+        with open_picture(path) as image:
+            if _becomes_colours(layout, is_label):
+                return np.asarray(image.convert("RGBA"))[..., :3], layout
+            array = np.asarray(image)
+    if array.ndim == 3:
+        array = array[..., : layout.channels] if layout.channels > 1 else array[..., 0]
+    return array, layout

@@ -1,8 +1,9 @@
-"""Reads PNG, JPEG, TIFF and BMP with the values that are in the file: grey or colour, 8 or 16 bits."""
+"""Readers of PNG, JPEG, TIFF and BMP, for images and for label maps, and the checks of the configs that use them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,31 @@ from monai.data import ImageReader, is_supported_format
 from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
+from ..errors import InputError, InputNote
 from .checks import RunChecks
 from .decoded import TakesDecoded
 from .file_headers import FileHeader, read_header
 from .picture_files import read_picture, read_picture_header
 
-__all__ = ["PictureChecks", "PictureReader", "weigh_by_area"]
+__all__ = [
+    "GreyPictureChecks",
+    "GreyPictureReader",
+    "LabelReader",
+    "PictureChecks",
+    "PictureReader",
+    "weigh_by_area",
+]
 
 _MAX_WEIGHT = 8.0  # of one image, however large it is
+_NUM_COLOURS = 3
 _ENDINGS = ("png", "jpg", "jpeg", "bmp", "tif", "tiff")
 
 
 class _PictureFiles(ImageReader):
     """Reads the values of pictures."""
+
+    is_label = False
+    """Whether it reads label maps."""
 
     def verify_suffix(self, filename: Any) -> bool:
         return is_supported_format(filename, _ENDINGS)
@@ -38,29 +51,33 @@ class _PictureFiles(ImageReader):
         """The values, with the channels of several files behind each other, and their metadata."""
         arrays, mode = [], ""
         for path in img:
-            array, mode = read_picture(path)
+            array, mode = self.read_values(path)
             arrays.append(array if array.ndim == 3 else array[..., None])
         values = (arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)).swapaxes(0, 1)
         return values, {"spatial_shape": np.array(values.shape[:2]), "original_channel_dim": -1, "mode": mode}
 
+    def read_values(self, path: str) -> tuple[np.ndarray, str]:
+        """:func:`.picture_files.read_picture` as this reader needs it."""
+        return read_picture(path, self.is_label)
+
     def read_header(self, path: str) -> FileHeader:
         """What :func:`.file_headers.read_header` asks for."""
-        return read_picture_header(path)
+        return read_picture_header(path, self.is_label)
 
 
 class PictureReader(TakesDecoded, _PictureFiles):
-    """One plane of grey values, or of colours, at the full depth of its file and without alpha: A[x, y, channel].
+    """One plane of grey values, or of colours, at the full depth of its file: A[x, y, channel].
 
-    MONAI's own readers leave 8 of 16 bits to the colours of a PNG (Pillow), and of TIFFs refuse colours of 16 bits and
-    turn whatever is in tiles into RGBA of 8 bits (ITK). Here tifffile reads a TIFF, or Pillow where the compression is
-    one that tifffile knows by name only; Pillow reads all other files, and ITK colours of 16 bits in a PNG or in the
-    strips of a compressed TIFF. Indices of a palette stay indices, and the mode in the metadata says "P".
+    MONAI's own readers leave 8 of 16 bits to the colours of a PNG (Pillow), and of TIFFs refuse colours of 16 bits,
+    take several channels for grey ones and turn whatever is in tiles into RGBA of 8 bits (ITK). Here tifffile reads a
+    TIFF, with the codecs of imagecodecs; Pillow reads all other files, and ITK colours of 16 bits in a PNG. The image
+    is turned as its EXIF or TIFF orientation says; alpha is dropped; the indices of a palette become its colours; a
+    TIFF in which white is zero is inverted, so that in every file larger values are brighter.
 
     For ``LoadImage(reader=...)``; files with other endings are left to MONAI's readers.
 
     Raises:
-        InputError: where a file holds several images, says that it is to be turned, or has values that no reader here
-            gets right.
+        InputError: where a file holds several images, or has values that are neither grey nor colours.
 
     Example:
         >>> import tempfile, tifffile
@@ -72,8 +89,66 @@ class PictureReader(TakesDecoded, _PictureFiles):
     """
 
 
+class GreyPictureReader(PictureReader):
+    """:class:`PictureReader` for a network of grey images: of three channels that are equal it takes one.
+
+    Raises:
+        InputError: where the channels differ, and as :class:`PictureReader`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = tempfile.mkdtemp() + "/grey.png"
+        >>> Image.new("RGB", (6, 4), (7, 7, 7)).save(path)
+        >>> tuple(LoadImage(GreyPictureReader(), ensure_channel_first=True)(path).shape)
+        (1, 6, 4)
+    """
+
+    def read_values(self, path: str) -> tuple[np.ndarray, str]:
+        array, mode = super().read_values(path)
+        if array.ndim < 3 or array.shape[2] != _NUM_COLOURS:
+            return array, mode
+        differs = (array != array[..., :1]).any(axis=-1)
+        if differs.any():
+            found = f"is a colour image: its three channels differ in {differs.mean():.1%} of the pixels"
+            raise InputError(path, found, "grey values", "convert it to grey, or use the bundle made for such images")
+        return array[..., 0], mode
+
+    def read_header(self, path: str) -> FileHeader:
+        """What :func:`.file_headers.read_header` asks for; only the values say whether three channels are equal."""
+        header = super().read_header(path)
+        if header.shape[0] != _NUM_COLOURS:
+            return header
+        note = InputNote(path, "has three channels", "grey values", "one is used, provided that all three are equal")
+        return replace(header, shape=(1, *header.shape[1:]), notes=(*header.notes, note))
+
+
+class LabelReader(TakesDecoded, _PictureFiles):
+    """A label map: the numbers in a picture, of a palette the indices, turned as :class:`PictureReader` turns images.
+
+    Raises:
+        InputError: where its compression changes numbers, and as :class:`PictureReader`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = tempfile.mkdtemp() + "/label.png"
+        >>> Image.fromarray(np.eye(4, dtype=np.uint8) * 3).save(path)
+        >>> LoadImage(LabelReader(), ensure_channel_first=True)(path).unique()
+        metatensor([0., 3.])
+    """
+
+    is_label = True
+
+
+def _loader(reader: type[ImageReader]) -> LoadImage:
+    return LoadImage(reader(), dtype=None, ensure_channel_first=True)
+
+
 class PictureChecks(RunChecks):
-    """:class:`bundlekit.inputs.checks.RunChecks` for configs whose pipelines read planes with :class:`PictureReader`.
+    """:class:`bundlekit.inputs.checks.RunChecks` for configs whose pipelines read images with :class:`PictureReader`.
+
+    Labels are read with :class:`LabelReader`.
 
     Example:
         >>> import tempfile
@@ -85,7 +160,14 @@ class PictureChecks(RunChecks):
         [True]
     """
 
-    _load = LoadImage(PictureReader(), dtype=None, ensure_channel_first=True)
+    _load = _loader(PictureReader)
+    _load_label = _loader(LabelReader)
+
+
+class GreyPictureChecks(PictureChecks):
+    """:class:`PictureChecks` for configs whose pipelines read images with :class:`GreyPictureReader`."""
+
+    _load = _loader(GreyPictureReader)
 
 
 def weigh_by_area(items: Sequence[Mapping[str, Any]], patch_size: Sequence[int]) -> list[float]:

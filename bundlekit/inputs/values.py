@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 
 from ..errors import InputError, InputNote
+from .object_ids import check_object_ids
 
 __all__ = [
     "PREPARE",
@@ -171,13 +172,13 @@ def check_label_values(
         array: channels first.
         path: its file.
         spatial_dims: 2 or 3.
-        label_values: the class numbers that may occur; None allows every integer of at least 0 (ids of objects).
+        label_values: the class numbers that may occur; None for numbers of objects, integers of at least 0.
 
     Returns:
-        A note on a volume that is nothing but background, 0.
+        A note on a volume that is nothing but background, 0, or on numbers that lie in several pieces.
 
     Raises:
-        InputError: where it holds any other value.
+        InputError: where it holds any other value, or a mask where objects should have a number each.
     """
     _check_finite(array, path)
     bad = (array < 0) | (array != np.rint(array)) if label_values is None else ~np.isin(array, label_values)
@@ -189,6 +190,8 @@ def check_label_values(
         found = f"holds other labels: {shown}{more}; {_count_and_first(bad)}"
         remedy = f"divide by 255 (a mask saved as 0/255), or {PREPARE}" if values.tolist() == [255] else PREPARE
         raise InputError(path, found, expected, remedy)
+    if label_values is None:
+        return check_object_ids(array[0].astype(np.int64), path)
     if spatial_dims == 3 and not array.any():
         remedy = "keep it if that is correct; otherwise draw its labels or remove the entry"
         return [InputNote(path, "has only background", "at least one label", remedy)]

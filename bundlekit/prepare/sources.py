@@ -7,11 +7,15 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
+from ..inputs.object_ids import check_object_ids
+from ..inputs.orientation import turn
+from ..inputs.pillow_files import find_lossy, open_picture, require_lossless
+from ..inputs.tiff_files import is_tiff, read_tiff
 
-__all__ = ["SECTIONS", "read_ids", "read_picture", "read_split", "read_table"]
+__all__ = ["SECTIONS", "read_ids", "read_labels", "read_picture", "read_split", "read_table"]
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}
 """The list of dataset.json for each split that a table may name."""
@@ -19,8 +23,28 @@ _ID_MODES = ("L", "P", "I", "I;16", "I;16B")
 _MAX_ID = 65535
 
 
+def _read(path: str | os.PathLike, keep_indices: bool) -> tuple[Image.Image, str]:
+    """The picture, and the name of its compression where that may have changed values."""
+    try:
+        if is_tiff(path):
+            array, layout = read_tiff(path, keep_indices)
+            if array.ndim == 3 and array.dtype != np.uint8:
+                raise InputError(path, f"holds colours of {array.dtype}", "colours of 8 bits", "save it with 8 bits")
+            return Image.fromarray(np.ascontiguousarray(turn(array, layout.orientation))), layout.lossy
+        image = open_picture(path)
+        image.load()
+        lossy = find_lossy(path, image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image, lossy
+    except InputError:
+        raise
+    except Exception as error:  # PIL, tifffile and the codecs behind them each have their own
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(path, f"cannot be read ({reason})", "an image file", "copy or download it again") from error
+
+
 def read_picture(path: str | os.PathLike) -> Image.Image:
-    """The whole content of an image file.
+    """The whole content of an image file, upright and of any size; a TIFF in which white is zero is inverted.
 
     Raises:
         InputError: where it cannot be read, or not to its end.
@@ -31,13 +55,18 @@ def read_picture(path: str | os.PathLike) -> Image.Image:
         bundlekit.errors.InputError: /nowhere: cannot be read (No such file or directory); expected an image file; \
 copy or download it again
     """
-    try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except Exception as error:  # PIL and the codecs behind it each have their own
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(path, f"cannot be read ({reason})", "an image file", "copy or download it again") from error
+    return _read(path, keep_indices=False)[0]
+
+
+def read_labels(path: str | os.PathLike) -> Image.Image:
+    """As :func:`read_picture`, a picture whose values are ids or a mask; a palette's indices stay what they are.
+
+    Raises:
+        InputError: where it cannot be read, or its compression may have changed values.
+    """
+    image, lossy = _read(path, keep_indices=True)
+    require_lossless(path, lossy)
+    return image
 
 
 def read_ids(path: str | os.PathLike, thing: str) -> np.ndarray:
@@ -48,7 +77,8 @@ def read_ids(path: str | os.PathLike, thing: str) -> np.ndarray:
         thing: what has an id, in the singular.
 
     Raises:
-        InputError: where the file cannot be read, holds colours or too large ids, or is a mask: 255 and nothing else.
+        InputError: where the file cannot be read, is compressed with loss, holds colours or too large ids, or is a
+            mask or a map of classes.
 
     Example:
         >>> import tempfile
@@ -57,7 +87,7 @@ def read_ids(path: str | os.PathLike, thing: str) -> np.ndarray:
         >>> read_ids(path, "nucleus")[0].tolist()
         [3, 0, 0, 0]
     """
-    image = read_picture(path)
+    image = read_labels(path)
     if image.mode not in _ID_MODES:
         found = f"has pixels of the type {image.mode!r}"
         raise InputError(path, found, "one integer per pixel", "save the ids, not colours")
@@ -65,11 +95,9 @@ def read_ids(path: str | os.PathLike, thing: str) -> np.ndarray:
     if ids.min() < 0 or ids.max() > _MAX_ID:
         found = f"holds ids from {ids.min()} to {ids.max()}"
         raise InputError(path, found, f"0 to {_MAX_ID}", "number the objects from 1")
-    if set(np.unique(ids)) in ({255}, {0, 255}):
-        raise InputError(
-            path, "holds only the id 255 (a binary mask)", f"an id for each {thing}", "label its connected components"
-        )
-    return ids.astype(np.uint16)
+    ids = ids.astype(np.uint16)
+    check_object_ids(ids, path, thing)  # notes are for the run that uses them
+    return ids
 
 
 def read_table(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -19,9 +19,10 @@ from monai.transforms import LoadImage, Orientation
 from ..errors import InputError
 from ..files import require_file
 from ..inputs.datalists import name_output, read_section
+from ..inputs.pictures import LabelReader, PictureReader
 from .panels import save_panels
 
-__all__ = ["as_displayed", "draw_section", "main"]
+__all__ = ["as_displayed", "draw_section", "load_displayed", "main"]
 
 _TO_LPS = Orientation("LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
 
@@ -40,13 +41,20 @@ def as_displayed(image: MetaTensor) -> np.ndarray:
     return np.moveaxis(np.asarray(oriented), 0, -1).swapaxes(0, 1)
 
 
-def _load(path: str | Sequence[str]) -> np.ndarray:
-    return as_displayed(LoadImage(image_only=True, ensure_channel_first=True, dtype=None)(path))
+def load_displayed(path: str | Sequence[str], is_label: bool = False) -> np.ndarray:
+    """An image or a label map as the bundles read it, turned as :func:`as_displayed` does.
+
+    Args:
+        path: the file, or several whose channels are stacked.
+        is_label: whether it is a label map.
+    """
+    reader = LabelReader if is_label else PictureReader  # volumes are left to MONAI's readers
+    return as_displayed(LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path))
 
 
 def _load_labels(path: str) -> np.ndarray:
     require_file(path, "run the bundle's inference on this image, or correct the path")
-    labels = _load(path)
+    labels = load_displayed(path, is_label=True)
     if labels.shape[-1] != 1:
         raise InputError(path, f"has {labels.shape[-1]} channels", "a label map of 1 channel", "save class numbers")
     return labels[..., 0]
@@ -67,7 +75,7 @@ def _predictions(output_dir: str, name: str) -> list[Path]:
 def _draw_item(item: dict[str, Any], output_dir: str, destination: Path) -> Path:
     found = [(name, path) for name in _names(item["image"]) for path in _predictions(output_dir, name)]
     name, predicted = next((pair for pair in found if pair[1].is_file()), found[-1])
-    image, prediction = _load(item["image"]), _load_labels(str(predicted))
+    image, prediction = load_displayed(item["image"]), _load_labels(str(predicted))
     truth = _load_labels(item["label"]) if "label" in item else None
     path = destination / f"{name}.png"
     save_panels(image, truth, prediction, path, title=name)

@@ -36,9 +36,9 @@ def decodes(monkeypatch) -> Counter[str]:
 
     read, get_data = picture_files.read_picture, NibabelReader.get_data
 
-    def read_picture(path: str) -> Any:
+    def read_picture(path: str, *more: Any) -> Any:
         count(path)
-        return read(path)
+        return read(path, *more)
 
     def get_volume(self: NibabelReader, img: Any) -> Any:
         for path in self.filenames:

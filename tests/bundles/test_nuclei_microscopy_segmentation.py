@@ -79,6 +79,11 @@ def images(folder: Path) -> list[str]:
     }
     for name, array in pictures.items():
         Image.fromarray(array).save(folder / name)
+    Image.fromarray(light).convert("P").save(folder / "palette.png")
+    turned = Image.Exif()
+    turned[274] = 6  # to be shown turned to the right
+    Image.fromarray(np.rot90(stained)).save(folder / "turned.png", exif=turned)
+    tifffile.imwrite(folder / "white_is_zero.tif", ~light, photometric="miniswhite", compression="lzw")
     Image.fromarray(light).save(folder / "jpeg_light.jpg", quality=95)
     Image.fromarray(stained).save(folder / "jpeg_rgb.jpeg", quality=95, subsampling=0)
     Image.fromarray(stained).save(folder / "tiff_lzw.tif", compression="tiff_lzw")
@@ -95,17 +100,14 @@ def images(folder: Path) -> list[str]:
 def pictures_to_refuse(folder: Path) -> dict[str, str]:
     """What is said of each of them."""
     image = Image.fromarray((discs() > 0).astype(np.uint8) * 200).convert("RGB")
-    turned = Image.Exif()
-    turned[274] = 6
-    image.save(folder / "turned.jpg", exif=turned)
     image.convert("CMYK").save(folder / "cmyk.jpg")
-    image.convert("P").save(folder / "palette.png")
     tifffile.imwrite(folder / "pages.tif", np.zeros((2, *SHAPE), np.uint8), photometric="minisblack")
+    two_kinds = np.zeros((2, *SHAPE), np.uint8)
+    tifffile.imwrite(folder / "two_kinds.tif", two_kinds, photometric="minisblack", planarconfig="separate")
     return {
         "cmyk.jpg": "number of channels is 4 (CMYK); expected 1 or 3; ",
         "pages.tif": f"holds several images (2 x {SHAPE[0]} x {SHAPE[1]}); expected one; ",
-        "palette.png": "is a palette image: its pixels are indices of colours; expected intensities; ",
-        "turned.jpg": "has a tag that rotates or mirrors it (EXIF or TIFF orientation 6)",
+        "two_kinds.tif": "number of channels is 2; expected 1 or 3; ",
     }
 
 
@@ -132,7 +134,7 @@ def read(path: Path) -> np.ndarray:
 def test_every_kind_of_file_and_polarity_gives_the_same_mask_and_instances(tmp_path):
     (tmp_path / "in").mkdir()
     names = images(tmp_path / "in")
-    assert len(names) == 18
+    assert len(names) == 21
     refused = pictures_to_refuse(tmp_path / "in")
     torch.save(threshold_weights(), tmp_path / "model.pt")
     places = {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "ckpt_path": tmp_path / "model.pt"}

@@ -64,7 +64,8 @@ def write_folder(folder: Path, splits: str, sizes: dict[str, tuple[int, ...]]) -
         (folder / kind).mkdir()
     for name, shape in sizes.items():
         image = rng.integers(0, 256, shape, np.uint8)
-        ids = rng.choice(np.array([0, 3, 700], np.uint16), shape[:2])
+        bands = np.sort(rng.integers(0, 3, shape[1]))
+        ids = np.tile(np.array([0, 3, 700], np.uint16)[bands], (shape[0], 1))
         image_path, label_path = (folder / kind / f"{name}.png" for kind in ("images", "labels"))
         if name.startswith("field"):
             image_path, label_path = (folder / f"mosaics/{name}{ending}.png" for ending in ("", "_label"))
@@ -122,10 +123,21 @@ def test_slices_cover_training_images_alone(tmp_path):
     write_folder(tmp_path, "id,split\na,train\nc,test\n", {"a": (10, 7), "c": (10, 7)})
     lists = prepared(tmp_path, tmp_path / "out", "--slice_px", "4")
     assert lists["test"] == ["c"] and lists["training"] == [f"a_{i:02d}" for i in range(6)]
-    image = read(tmp_path / "images/a.png")
+    image, ids = (read(tmp_path / f"{kind}/a.png") for kind in ("images", "labels"))
     corners = [(top, left) for top in (0, 4, 6) for left in (0, 3)]  # the last ones end with the image
     for name, (top, left) in zip(lists["training"], corners, strict=True):
         assert np.array_equal(read(tmp_path / f"out/images/{name}.png"), image[top : top + 4, left : left + 4])
+        found, wanted = read(tmp_path / f"out/labels/{name}.png"), ids[top : top + 4, left : left + 4]
+        numbers = np.unique(wanted[wanted > 0])
+        assert found.dtype == np.uint16 and np.array_equal(found, np.searchsorted(numbers, wanted) + (wanted > 0))
+
+
+def test_a_slice_with_one_nucleus_is_no_mask(tmp_path):
+    """Its number in the whole image is that of a mask's foreground."""
+    write_folder(tmp_path, "id,split\na,train\n", {"a": (4, 8)})
+    Image.fromarray(np.kron(np.array([[255, 7]], np.uint8), np.ones((4, 4), np.uint8))).save(tmp_path / "labels/a.png")
+    assert prepared(tmp_path, tmp_path / "out", "--slice_px", "4")["training"] == ["a_00", "a_01"]
+    assert read(tmp_path / "out/labels/a_00.png").tolist() == [[1] * 4] * 4
 
 
 def test_16_bits_stay(tmp_path):

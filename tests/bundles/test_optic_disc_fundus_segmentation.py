@@ -137,13 +137,18 @@ def test_a_speck_is_no_disc(tmp_path, radius_px, is_disc):
     assert read(tmp_path / "all/one_seg.png").any()
 
 
-def test_a_photograph_to_be_turned_is_left_out(tmp_path, capsys):
+def test_outputs_of_a_photograph_to_be_turned_are_upright(tmp_path, capsys):
+    light = np.where(disc((240, 160), (80, 60), 12), 220, 60).astype(np.uint8)
     exif = Image.Exif()
-    exif[274] = 8
-    Image.new("RGB", (90, 70)).save(tmp_path / "turned.jpg", exif=exif)
-    with pytest.raises(SystemExit):
-        run("inference", dataset_dir=tmp_path / "turned.jpg", output_dir=tmp_path / "out")
-    assert "turned.jpg: has a tag that rotates or mirrors it (EXIF or TIFF orientation 8)" in capsys.readouterr().err
+    exif[274] = 8  # to be shown turned to the left
+    (tmp_path / "in").mkdir()
+    Image.fromarray(light).save(tmp_path / "in/upright.png")
+    Image.fromarray(np.rot90(light, -1)).save(tmp_path / "in/turned.png", exif=exif)
+    torch.save(brightness_weights(), tmp_path / "model.pt")
+    run("inference", dataset_dir=tmp_path / "in", output_dir=tmp_path / "out", ckpt_path=tmp_path / "model.pt")
+    turned, upright = (read(tmp_path / f"out/{name}_seg.png") for name in ("turned", "upright"))
+    assert upright.any() and turned.shape == (160, 240) and np.array_equal(turned, upright)
+    assert "turned.png: has a tag that rotates or mirrors it (EXIF or TIFF orientation 8)" in capsys.readouterr().err
 
 
 @pytest.fixture

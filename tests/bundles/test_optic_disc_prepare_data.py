@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from skimage.draw import disk
 
+from bundlekit.inputs.picture_files import read_picture
+
 PATH = Path(__file__).resolve().parents[2] / "bundles/optic_disc_fundus_segmentation/scripts/prepare_data.py"
 SPEC = importlib.util.spec_from_file_location("optic_prepare_data", PATH)
 prepare_data = importlib.util.module_from_spec(SPEC)
@@ -241,14 +243,17 @@ def test_sixteen_bits_stay_and_thirty_two_are_refused(tmp_path, monkeypatch, cap
     assert status == 1 and "s03.tif: holds grey values of 32 bits (F); expected 8 or 16 bits" in error
 
 
-def test_a_photograph_to_be_turned_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_photograph_to_be_turned_belongs_to_the_mask_of_the_upright_one(tmp_path, monkeypatch, capsys):
     simple(tmp_path / "simple")
     exif = Image.Exif()
-    exif[274] = 6
+    exif[274] = 6  # to be shown turned to the right
     (tmp_path / "simple/images/s04.png").unlink()
-    Image.fromarray(photograph(4)).save(tmp_path / "simple/images/s04.jpg", exif=exif)
-    status, (error,) = run(monkeypatch, capsys, "--source", tmp_path / "simple", "--output", tmp_path / "data")
-    assert status == 1 and "s04.jpg: has a tag that rotates or mirrors it (EXIF or TIFF orientation 6)" in error
+    Image.fromarray(np.rot90(photograph(4))).save(tmp_path / "simple/images/s04.png", exif=exif)
+    words = ("--source", tmp_path / "simple", "--output", tmp_path / "data")
+    assert run(monkeypatch, capsys, *words) == (0, [])
+    check(tmp_path / "data")
+    image, _ = read_picture(str(tmp_path / "data/images/s04.png"))
+    assert np.array_equal(image, photograph(4))
 
 
 @pytest.mark.parametrize("layout", ["drishti", "refuge"])

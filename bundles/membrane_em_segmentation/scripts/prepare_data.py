@@ -17,15 +17,15 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from bundlekit.errors import InputError
+from bundlekit.inputs.tiff_files import read_tiff_stack
+from bundlekit.prepare.sources import read_labels, read_picture
 
 
 class Slice(NamedTuple):
@@ -34,15 +34,6 @@ class Slice(NamedTuple):
     image: np.ndarray
     label: np.ndarray | None
     split: str
-
-
-def load(path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
-    """The array in a file."""
-    try:
-        return read(path)
-    except Exception as error:  # PIL, tifffile and the codecs behind them each have their own
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(path, f"cannot be read ({reason})", "an image file", "copy or download it again") from error
 
 
 def grey(array: np.ndarray, name: str) -> np.ndarray:
@@ -73,7 +64,11 @@ def checked(image: np.ndarray, image_name: str, label: np.ndarray, label_name: s
 
 def read_volume(path: Path) -> dict[str, np.ndarray]:
     """Name -> slice of a TIFF volume."""
-    volume = load(path, tifffile.imread)
+    try:
+        volume = read_tiff_stack(path)
+    except Exception as error:  # tifffile and the codecs behind it each have their own
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(path, f"cannot be read ({reason})", "an image file", "copy or download it again") from error
     if volume.ndim < 3:
         raise InputError(path, f"has shape {volume.shape}", "(slices, rows, columns)", "download the volume again")
     return {f"{path}, slice {i}": array for i, array in enumerate(volume)}
@@ -124,7 +119,7 @@ def read_folder(source: Path) -> list[Slice]:
     slices = []
     for name, split in read_splits(source / "split.csv").items():
         paths = [source / kind / f"{name}.png" for kind in ("images", "labels")]
-        image, label = (load(path, lambda file: np.asarray(Image.open(file))) for path in paths)
+        image, label = np.asarray(read_picture(paths[0])), np.asarray(read_labels(paths[1]))
         slices.append(checked(image, str(paths[0]), label, str(paths[1]), split))
     return slices
 

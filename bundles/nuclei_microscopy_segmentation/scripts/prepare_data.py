@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from skimage.segmentation import relabel_sequential
 
 from bundlekit.errors import InputError
 from bundlekit.prepare.layout import (
@@ -35,7 +36,7 @@ from bundlekit.prepare.layout import (
     run_preparation,
     save_pair,
 )
-from bundlekit.prepare.sources import SECTIONS, read_ids, read_picture, read_split
+from bundlekit.prepare.sources import SECTIONS, read_ids, read_labels, read_picture, read_split
 
 HEADER = {
     "name": "nuclei",
@@ -76,9 +77,9 @@ def read_label(paths: tuple[Path, ...]) -> np.ndarray:
         return read_ids(paths[0], "nucleus")
     if len(paths) > MAX_MASKS:
         raise InputError(paths[0].parent, f"holds {len(paths)} masks", f"at most {MAX_MASKS}", "split the image")
-    ids = np.zeros(read_picture(paths[0]).size[::-1], np.uint16)
+    ids = np.zeros(read_labels(paths[0]).size[::-1], np.uint16)
     for number, path in enumerate(paths, start=1):
-        mask = np.asarray(read_picture(path).convert("L")) > 0
+        mask = np.asarray(read_labels(path).convert("L")) > 0
         if mask.shape != ids.shape:
             expected = f"{ids.shape} as {paths[0]}"
             raise InputError(path, f"has {mask.shape} rows and columns", expected, "download it again")
@@ -146,7 +147,8 @@ def write(output: Path, pairs: list[Pair], slice_px: int | None) -> dict[str, li
             image, label = read_image(pair.image), read_label(pair.labels)
             if pair.split == "train" and slice_px and max(label.shape) > slice_px:
                 for i, window in enumerate(windows(label.shape, slice_px)):
-                    lists["training"].append(save_pair(output, f"{pair.name}_{i:02d}", image[window], label[window]))
+                    ids = relabel_sequential(label[window])[0]  # a lone 255 would be taken for a mask
+                    lists["training"].append(save_pair(output, f"{pair.name}_{i:02d}", image[window], ids))
                 continue
             item = save_pair(output, pair.name, image, label)
             lists.setdefault(SECTIONS.get(pair.split, "mosaics"), []).append(item)

@@ -10,7 +10,8 @@ Each FOLDER is one of these, unpacked:
     any other     images/NAME.*, labels/NAME.png (0 background, another value in the disc)
     no masks      NAME.*, with --centres CSV, a table with the columns name, x, y (pixels): only for phase 1
 
-Photographs are grey or RGB; grey ones may have 16 bits.
+Photographs are grey or RGB; grey ones may have 16 bits. Those whose EXIF orientation is not upright are used as
+viewers show them; masks and centres belong to the upright picture.
 
 The entries of dataset.json also have the "centre" (x, y) of the disc, from the mask or the table. If folders have test
 images of their own, as DRISHTI-GS1 and REFUGE do, these are the test images, and REFUGE's validation images are for
@@ -39,9 +40,8 @@ from tqdm import tqdm
 from bundlekit.errors import InputError
 from bundlekit.inputs.centres import check_centre
 from bundlekit.inputs.grids import Grid
-from bundlekit.inputs.orientation import ORIENTATION, require_upright
 from bundlekit.prepare.folds import split_fold
-from bundlekit.prepare.sources import read_picture
+from bundlekit.prepare.sources import read_labels, read_picture
 
 NUM_FOLDS = 5
 VALIDATION_STEP = 8
@@ -85,7 +85,7 @@ def read_mask(photo: Photograph, size: tuple[int, int]) -> np.ndarray:
     if photo.kind == "contour":
         mask = read_contour(photo.mask, size)
     else:
-        values = np.asarray(read_picture(photo.mask).convert("L"))
+        values = np.asarray(read_labels(photo.mask).convert("L"))
         at_least_half = 127.5  # of the experts, whose share a soft map holds
         mask = {"soft": values > at_least_half, "refuge": values < REFUGE_BACKGROUND}.get(photo.kind, values > 0)
     if mask.shape != size[::-1]:
@@ -101,7 +101,6 @@ def fault(photo: Photograph) -> list[InputError]:
     try:
         image = read_picture(photo.image)
         size = image.size
-        require_upright(photo.image, image.getexif().get(ORIENTATION, 1))
         if image.mode in ("I", "F"):
             found, expected = f"holds grey values of 32 bits ({image.mode})", "8 or 16 bits"
             raise InputError(photo.image, found, expected, "save it again with one of them")

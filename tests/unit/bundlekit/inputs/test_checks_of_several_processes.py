@@ -22,8 +22,10 @@ folder = Path(sys.argv[1])
 connect()
 number = rank_and_world_size()[0]
 read, read_header = picture_files.read_picture, picture_files.read_picture_header
-pictures.read_picture = lambda path: (seen.append(["values", Path(path).name]), read(path))[1]
-pictures.read_picture_header = lambda path: (seen.append(["header", Path(path).name]), read_header(path))[1]
+pictures.read_picture = lambda path, *more: (seen.append(["values", Path(path).name]), read(path, *more))[1]
+pictures.read_picture_header = lambda path, *more: (
+    seen.append(["header", Path(path).name]), read_header(path, *more)
+)[1]
 known = {}
 for what in ("missing", "training", "inference"):
     if number == 0:
