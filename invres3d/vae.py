@@ -88,7 +88,7 @@ class VAEBranch(nn.Module):
         mean, log_variance = self.mean(pooled).to(dtype), self.log_variance(pooled).to(dtype)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         kl = (mean.square() + log_variance.exp() - log_variance - 1).mean(1)
-        grid = F.leaky_relu(self.expand(z), 0.01).view(-1, *self.code_shape)
+        grid = F.leaky_relu(self.expand(z.to(pooled.dtype)), 0.01).view(-1, *self.code_shape)
         rebuilt = self.decoder(F.interpolate(grid, size=code.shape[2:], mode="trilinear"))
         return self._mean_squared_error(rebuilt, image), kl
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from .grid import round_to_grid
 
-__all__ = ["ORDERS", "AdditiveCoupling", "Branch"]
+__all__ = ["ORDERS", "AdditiveCoupling", "Branch", "call_branch"]
 
 ORDERS = ("pre", "post")
 
@@ -55,6 +55,39 @@ class Branch(nn.Module):
         return self.conv(x) if self.order == "pre" else x
 
 
+def call_branch(branch: nn.Module, x: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+    """``branch(x, factors)``, checked to be what a coupling can add and take away again.
+
+    Args:
+        branch: the function N of a coupling, with whatever layers.
+        x, factors: as of :class:`Branch`.
+
+    Raises:
+        RuntimeError: when the output has another shape than x, or x was changed in place.
+
+    Example:
+        >>> branch = Branch(4, "pre")
+        >>> branch.conv = nn.Conv3d(4, 4, 3)
+        >>> call_branch(branch, torch.zeros(1, 4, 5, 5, 5), None)
+        Traceback (most recent call last):
+        RuntimeError: a branch of a coupling made shape [1, 4, 3, 3, 3] of [1, 4, 5, 5, 5]; expected the same shape: \
+give its layers stride 1, as many output as input channels and padding that keeps the size
+    """
+    version = 0 if x.is_inference() else x._version
+    update = branch(x, factors)
+    if update.shape != x.shape:
+        raise RuntimeError(
+            f"a branch of a coupling made shape {list(update.shape)} of {list(x.shape)}; expected the same shape: give "
+            "its layers stride 1, as many output as input channels and padding that keeps the size"
+        )
+    if version != (0 if x.is_inference() else x._version):
+        raise RuntimeError(
+            "a branch of a coupling changed its input in place; expected it unchanged, because it is added to later: "
+            "give the branch's first layer inplace=False"
+        )
+    return update
+
+
 class AdditiveCoupling(nn.Module):
     """Invertible residual layer ``y1 = x1 + N1(x2)``, ``y2 = x2 + N2(y1)``.
 
@@ -90,6 +123,7 @@ class AdditiveCoupling(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; expected a probability of at least 0 and less than 1")
         self.dropout = dropout
+        self.width = channels // 2
         self.n1 = Branch(channels // 2, order)
         self.n2 = Branch(channels // 2, order)
 
@@ -101,13 +135,12 @@ class AdditiveCoupling(nn.Module):
         """
         if self.dropout == 0 or not self.training:
             return None
-        shape, dtype = (2, len(x), self.n1.conv.in_channels, 1, 1, 1), torch.promote_types(x.dtype, torch.float32)
+        shape, dtype = (2, len(x), self.width, 1, 1, 1), torch.promote_types(x.dtype, torch.float32)
         share = x.new_full(shape, 1 - self.dropout, dtype=dtype)
         return torch.bernoulli(share) / (1 - self.dropout)
 
     def _update(self, branch: Branch, x: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
-        update = branch(x, factors)
-        return round_to_grid(update) if self.training else update
+        return round_to_grid(call_branch(branch, x, factors)) if self.training else branch(x, factors)
 
     def forward(
         self, x1: torch.Tensor, x2: torch.Tensor, factors: torch.Tensor | None = None

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .grid import round_to_grid
-from .guards import is_plain, require_no_tensor_hooks
+from .guards import is_same_size_conv, require_no_tensor_hooks, require_repeatable
 from .memcnn_engine import run_with_memcnn
 from .native_engine import run_native
 from .steps import Residual, Step
@@ -57,11 +57,13 @@ class Chain(nn.Module):
     Raises:
         ValueError: when the engine is another.
         ModuleNotFoundError: when the engine is "memcnn" and that package is not installed.
-        RuntimeError: in a forward pass of "native", when a module of the chain has hooks, a parametrization or a class
-            that is not known, or a parameter has a hook for its gradient; in a backward pass, when a state left the
-            range of exactness, when parameters have changed since the forward pass, when the recomputed states differ
-            from the forward pass for another reason, or on a second backward pass. In a forward pass of "memcnn", when
-            a state left the range, or a parameter has such a hook.
+        RuntimeError: in a forward pass in training, when a branch of a coupling changes its input or gives another
+            shape. In a forward pass of "native", when a module of the chain has hooks, a parametrization or a class
+            that is not known, or a parameter has a hook for its gradient; of every engine but "none", when a module
+            that it runs twice draws random numbers ("checkpoint" repeats them) or has running statistics; of
+            "memcnn", when a state left the range, a parameter has such a hook, or a part is in evaluation mode. In a
+            backward pass, when a state left the range of exactness, when parameters have changed since the forward
+            pass, when the recomputed states differ from the forward pass for another reason, or on a second one.
 
     Source:
         Gomez et al. 2017, "The Reversible Residual Network: Backpropagation Without Storing Activations"; Yamazaki,
@@ -76,16 +78,20 @@ class Chain(nn.Module):
         self.head = head
         self.bottleneck = bottleneck
         self.engine = engine
+        self.head_in_halves = True
 
     def apply_head(self, x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
-        """Logits of the state's halves, without joining them unless the head has to be called as a module."""
-        if torch.jit.is_scripting():
-            pass
-        elif not is_plain(self.head):
-            return self.head(torch.cat([x1, x2], 1))
-        width = x1.shape[1]
-        logits = F.conv3d(x1, self.head.weight[:, :width], self.head.bias)
-        return logits.add_(F.conv3d(x2, self.head.weight[:, width:]))
+        """Logits of the state's halves, which are joined only where the head has to be called as a module."""
+        in_halves = self.head_in_halves if torch.jit.is_scripting() else is_same_size_conv(self.head, 1)
+        if hasattr(self.head, "weight") and in_halves:  # TorchScript looks for the weight of any head otherwise
+            width = x1.shape[1]
+            logits = F.conv3d(x1, self.head.weight[:, :width], self.head.bias)
+            return logits.add_(F.conv3d(x2, self.head.weight[:, width:]))
+        return self.head(torch.cat([x1, x2], 1))
+
+    def __prepare_scriptable__(self) -> Chain:
+        self.head_in_halves = is_same_size_conv(self.head, 1)  # for TorchScript, which cannot tell
+        return self
 
     def _run_plain(self, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         levels = [x1, x2]
@@ -96,17 +102,27 @@ class Chain(nn.Module):
             levels = step(levels, None)
         return self.apply_head(levels[0], levels[1]), deepest
 
+    @torch.jit.unused
+    def _repeated_modules(self, engine: str) -> list[tuple[str, nn.Module]]:
+        """Names and modules of which the engine makes a second forward pass."""
+        if engine == "native":
+            return list(self.named_modules())
+        couplings = [(f"steps.{i}", step) for i, step in enumerate(self.steps) if isinstance(step, Residual)]
+        return [pair for prefix, step in couplings for pair in step.named_modules(prefix=prefix)]
+
     @torch.compiler.disable
     def _train(self, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         all_factors = [step.draw_factors(x1) for step in self.steps]  # type: ignore[operator]
         engine = self.engine if torch.is_grad_enabled() else "none"
         if engine in ("native", "memcnn"):
             require_no_tensor_hooks(self, engine)
+        if engine != "none":
+            require_repeatable(self._repeated_modules(engine), engine)
         if engine == "native":
             return run_native(self, all_factors, x1, x2)
         levels = [round_to_grid(x1), round_to_grid(x2)]
         if engine == "memcnn":
-            levels, deepest = run_with_memcnn(self.steps, all_factors, levels, self.bottleneck)
+            levels, deepest = run_with_memcnn(list(self.steps), all_factors, levels, self.bottleneck)
             return self.apply_head(*levels), deepest
         deepest = x1
         for i, (step, factors) in enumerate(zip(self.steps, all_factors, strict=True)):

@@ -46,6 +46,8 @@ def pull_back(
 ) -> list[torch.Tensor]:
     """Gradients by ``inputs`` of ``sum(grad * function(*inputs))``; adds the parameters' to ``parameter_grads``.
 
+    Parameters that the function does not use get none.
+
     Args:
         use: called with the function's output, which it must not change. The output is freed before the gradients are
             computed.
@@ -63,7 +65,7 @@ def pull_back(
     grad = grad.to(output.dtype)
     edge = torch.autograd.graph.get_gradient_edge(output)
     del output
-    grads = torch.autograd.grad(edge, [*leaves, *wanted], grad)
+    grads = torch.autograd.grad(edge, [*leaves, *wanted], grad, allow_unused=True)
     for parameter, gradient in zip(wanted, grads[len(leaves) :], strict=True):
         parameter_grads.add(parameter, gradient)
-    return list(grads[: len(leaves)])
+    return [torch.zeros_like(x) if found is None else found for x, found in zip(inputs, grads, strict=False)]

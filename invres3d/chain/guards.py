@@ -1,10 +1,22 @@
-"""Checks that a chain has nothing that the engines do not support, such as hooks or parametrizations."""
+"""Checks that a chain has nothing that the engines do not support, such as hooks, parametrizations or dropout."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterable
 
-__all__ = ["UsedParameters", "is_plain", "require_no_tensor_hooks", "require_plain"]
+import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import _has_any_global_hook
+
+__all__ = [
+    "UsedParameters",
+    "is_plain",
+    "is_same_size_conv",
+    "require_no_tensor_hooks",
+    "require_plain",
+    "require_repeatable",
+]
 
 _KNOWN = ("torch.nn.modules.", "invres3d.")  # what others make of these classes may have a forward of its own
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -17,6 +29,10 @@ def _what_hides(module: nn.Module) -> str | None:
         return "a parametrization"
     if any(getattr(module, hooks, None) for hooks in _HOOKS):
         return "a hook"
+    if _has_any_global_hook():
+        return "a hook of all modules"
+    if "forward" in vars(module):
+        return "a forward method that was replaced"
     if not type(module).__module__.startswith(_KNOWN):
         return f"the class {type(module).__module__}.{type(module).__qualname__}"
     return None
@@ -32,6 +48,70 @@ def is_plain(module: nn.Module) -> bool:
         (False, True)
     """
     return _what_hides(module) is None
+
+
+def is_same_size_conv(layer: nn.Module, kernel_size: int) -> bool:
+    """Whether calling a layer is a convolution by a cube, padded with zeros to the same size, and nothing else.
+
+    Computing with the weights of such a layer, in parts, gives the same as calling it.
+
+    Args:
+        layer: a module without hooks.
+        kernel_size: edge of the cube, an odd number.
+
+    Example:
+        >>> is_same_size_conv(nn.Conv3d(2, 4, 3, padding=1), 3)
+        True
+        >>> is_same_size_conv(nn.Conv3d(2, 4, 3, padding=1, padding_mode="reflect"), 3)
+        False
+    """
+    return (
+        type(layer) is nn.Conv3d
+        and is_plain(layer)
+        and layer.kernel_size == (kernel_size,) * 3
+        and (torch.jit.is_tracing() or layer.weight.shape[2:] == layer.kernel_size)
+        and layer.padding in ((kernel_size // 2,) * 3, "same")
+        and layer.padding_mode == "zeros"
+        and layer.stride == layer.dilation == (1, 1, 1)
+        and layer.groups == 1
+    )
+
+
+def _draws_random_numbers(module: nn.Module) -> bool:
+    return (isinstance(module, _DropoutNd) and module.p > 0) or isinstance(module, nn.RReLU)
+
+
+def require_repeatable(modules: Iterable[tuple[str, nn.Module]], engine: str) -> None:
+    """Make sure that a second forward pass gives the same and leaves nothing behind.
+
+    Args:
+        modules: those that the engine runs twice, with their names.
+        engine: what the error calls the engine.
+
+    Raises:
+        RuntimeError: where a module in training draws random numbers, unless the engine is "checkpoint", which repeats
+            them, or has running statistics, which the second pass would update again.
+
+    Example:
+        >>> require_repeatable(nn.Sequential(nn.Dropout3d(0.5)).named_modules(), "native")
+        Traceback (most recent call last):
+        RuntimeError: 0 in the chain is a Dropout3d, whose random numbers the native engine cannot repeat; expected \
+none: use the network's argument dropout, or engine='checkpoint'
+    """
+    for name, module in modules:
+        if not module.training:
+            continue
+        kind = type(module).__name__
+        if engine != "checkpoint" and _draws_random_numbers(module):
+            raise RuntimeError(
+                f"{name} in the chain is a {kind}, whose random numbers the {engine} engine cannot repeat; expected "
+                "none: use the network's argument dropout, or engine='checkpoint'"
+            )
+        if getattr(module, "track_running_stats", False):
+            raise RuntimeError(
+                f"{name} in the chain is a {kind} with track_running_stats=True, whose statistics the {engine} engine "
+                "would update twice; expected a norm without them: use GroupNorm, or engine='none'"
+            )
 
 
 def require_plain(chain: nn.Module) -> None:
@@ -96,7 +176,6 @@ class UsedParameters:
         chain: the module.
 
     Example:
-        >>> import torch
         >>> layer = nn.Linear(2, 2)
         >>> used = UsedParameters(layer)
         >>> used.are_those_of(layer)

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from .coupling import AdditiveCoupling
 from .grid import RangeError, explain_range, has_data, largest_magnitude
 from .resampling import SqueezeDown, SqueezeUp
 from .squeeze import OrthogonalSqueeze
-from .steps import Residual
+from .steps import Residual, Step
 
 __all__ = ["run_with_memcnn"]
 
@@ -112,8 +113,19 @@ def _extremes(levels: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([extreme for x in levels[-2:] for extreme in x.detach().aminmax()])
 
 
+def _require_training(steps: Sequence[nn.Module]) -> None:
+    """Raise where a part of the chain is in evaluation mode, in which nothing is rounded and the inverse is inexact."""
+    for i, step in enumerate(steps):
+        for name, module in step.named_modules(prefix=f"steps.{i}"):
+            if isinstance(module, (Step, AdditiveCoupling, OrthogonalSqueeze)) and not module.training:
+                raise RuntimeError(
+                    f"{name} in the chain is in evaluation mode, in which the memcnn engine's way back is inexact; "
+                    "expected the whole chain in training mode: freeze by requires_grad_(False), or use engine='native'"
+                )
+
+
 def run_with_memcnn(
-    steps: Iterable[nn.Module], all_factors: Sequence[torch.Tensor | None], levels: list[torch.Tensor], bottleneck: int
+    steps: Sequence[nn.Module], all_factors: Sequence[torch.Tensor | None], levels: list[torch.Tensor], bottleneck: int
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Final state, and state of the deepest level before step ``bottleneck``, both safe to read.
 
@@ -121,12 +133,14 @@ def run_with_memcnn(
         levels: halves of the state; used up.
 
     Raises:
-        RuntimeError: when a state left the range in which the way back is exact.
+        RuntimeError: when a part of the chain is in evaluation mode; when a state left the range in which the way back
+            is exact.
 
     Source:
         van de Leemput et al. 2019, "MemCNN: A Python/PyTorch package for creating memory-efficient invertible neural
         networks"; it is what Yamazaki, Rathour, Le 2021 (arXiv:2103.09042) trained with, section 3.4.
     """
+    _require_training(steps)
     blocks, deepest, extremes = _Blocks(), levels[-1], [_extremes(levels)]
     for i, (step, factors) in enumerate(zip(steps, all_factors, strict=True)):
         if i == bottleneck:

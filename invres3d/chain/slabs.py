@@ -15,8 +15,9 @@ from torch import nn
 from .coupling import Branch
 from .gradients import ParameterGradients
 from .grid import add_rounded_
+from .guards import is_plain, is_same_size_conv
 
-__all__ = ["Moments", "add_branch_", "channel_moments", "pull_back_branch_"]
+__all__ = ["Moments", "add_branch_", "channel_moments", "is_slabwise", "pull_back_branch_"]
 
 Moments = tuple[torch.Tensor, torch.Tensor]
 """Mean and 1 / standard deviation of each sample's channels, (N, C, 1, 1, 1)."""
@@ -25,6 +26,34 @@ _SLAB_BYTES = 2**23
 _MAX_SLABS = 8
 # With N * C * planes * rows of at most this, PyTorch's CPU convolution takes a kernel that is ten times slower.
 _SLOW_BELOW = 20480
+
+
+def is_slabwise(branch: Branch) -> bool:
+    """Whether calling the branch is what this module computes.
+
+    That is its order, and what its layers are and can be set to; the other settings are read where they are used.
+
+    Example:
+        >>> branch = Branch(4, "pre")
+        >>> is_slabwise(branch)
+        True
+        >>> branch.norm = nn.GroupNorm(2, 4)
+        >>> is_slabwise(branch)
+        False
+    """
+    norm, act = branch.norm, branch.act
+    return (
+        type(branch) is Branch
+        and branch.order == "pre"
+        and is_same_size_conv(branch.conv, 3)
+        and all(map(is_plain, (branch, norm, act)))
+        and type(norm) is nn.GroupNorm
+        and norm.weight is not None
+        and norm.bias is not None
+        and norm.num_groups == norm.num_channels == branch.conv.in_channels == branch.conv.out_channels
+        and type(act) is nn.LeakyReLU
+        and act.negative_slope >= 0
+    )
 
 
 def _slabs(x: torch.Tensor) -> Iterator[tuple[int, int]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from .coupling import AdditiveCoupling, Branch
+from .coupling import AdditiveCoupling, Branch, call_branch
 from .gradients import ParameterGradients, pull_back
 from .grid import add_rounded_
-from .slabs import add_branch_, pull_back_branch_
+from .slabs import add_branch_, is_slabwise, pull_back_branch_
 
 __all__ = ["Residual", "Step", "halves"]
 
@@ -57,7 +56,10 @@ class Step(nn.Module):
 
 
 def _add_whole_(target: torch.Tensor, branch: Branch, x: torch.Tensor, factors: torch.Tensor | None) -> None:
-    add_rounded_(target, branch(x, factors))
+    update = call_branch(branch, x, factors)
+    if update.untyped_storage()._cdata == x.untyped_storage()._cdata:  # a branch of identities
+        update = update.clone()
+    add_rounded_(target, update)
 
 
 def _pull_back_whole_(
@@ -71,7 +73,7 @@ def _pull_back_whole_(
     parameter_grads: ParameterGradients,
 ) -> None:
     (grad,) = pull_back(
-        lambda leaf: branch(leaf, factors),
+        lambda leaf: call_branch(branch, leaf, factors),
         [x],
         branch.parameters(),
         grad_target,
@@ -85,7 +87,8 @@ class Residual(Step):
     """An additive coupling of the deepest level's halves.
 
     Args:
-        coupling: the coupling. With the order norm, activation, convolution it runs slab by slab, otherwise whole.
+        coupling: the coupling. Outside of autograd a branch of :class:`.coupling.Branch`'s own layers in the order
+            "pre" runs slab by slab, any other one whole.
     """
 
     def __init__(self, coupling: AdditiveCoupling) -> None:
@@ -107,8 +110,8 @@ class Residual(Step):
         x1, x2 = levels[-2:]
         n1, n2 = self.coupling.n1, self.coupling.n2
         factors1, factors2 = (None, None) if factors is None else factors
-        add_: Callable = add_branch_ if n1.order == "pre" else _add_whole_
-        return add_(x1, n1, x2, factors1), add_(x2, n2, x1, factors2)
+        add1_, add2_ = (add_branch_ if is_slabwise(n) else _add_whole_ for n in (n1, n2))
+        return add1_(x1, n1, x2, factors1), add2_(x2, n2, x1, factors2)
 
     def retreat_(
         self,
@@ -122,6 +125,6 @@ class Residual(Step):
         grad1, grad2 = grads[-2:]
         n1, n2 = self.coupling.n1, self.coupling.n2
         factors1, factors2 = (None, None) if factors is None else factors
-        undo_: Callable = pull_back_branch_ if n1.order == "pre" else _pull_back_whole_
-        undo_(y2, n2, y1, factors2, saved[1], grad2, grad1, parameter_grads)
-        undo_(y1, n1, y2, factors1, saved[0], grad1, grad2, parameter_grads)
+        undo1_, undo2_ = (pull_back_branch_ if is_slabwise(n) else _pull_back_whole_ for n in (n1, n2))
+        undo2_(y2, n2, y1, factors2, saved[1], grad2, grad1, parameter_grads)
+        undo1_(y1, n1, y2, factors1, saved[0], grad1, grad2, parameter_grads)

@@ -11,10 +11,10 @@ from torch import nn
 
 from ..chain.coupling import AdditiveCoupling
 from ..chain.engine import Chain
-from ..chain.guards import is_plain
+from ..chain.guards import is_same_size_conv
 from ..chain.steps import Residual, Step, halves
 from ..vae import VAEBranch
-from .requirements import require_positive, require_volume
+from .requirements import require_long_types, require_positive, require_same_type, require_volume
 
 __all__ = ["InvertibleUNet", "make_couplings"]
 
@@ -49,6 +49,7 @@ class InvertibleUNet(nn.Module):
 
     Raises:
         ValueError: when a number of channels is not positive.
+        TypeError: in a forward pass, when a weight has 16 bits, or the image is of another type than the weights.
     """
 
     def __init__(
@@ -71,15 +72,18 @@ class InvertibleUNet(nn.Module):
         self.vae = VAEBranch(in_channels, channels) if vae else None
 
     def _halves(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The stem's output in two halves with memory of their own, which the engine may use up."""
-        if torch.jit.is_scripting():
-            pass
-        elif not is_plain(self.stem):
+        """The stem's output in two halves; in training with memory of their own, which the engine may use up."""
+        if torch.jit.is_scripting() or not self.training:
+            x1, x2 = self.stem(x).chunk(2, 1)
+            return x1, x2
+        return self._own_halves(x)
+
+    @torch.jit.unused
+    def _own_halves(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not is_same_size_conv(self.stem, 3) or self.stem.bias is None:
             x1, x2 = halves(self.stem(x))
             return x1, x2
-        bias = self.stem.bias
-        assert bias is not None
-        (w1, w2), (b1, b2) = self.stem.weight.chunk(2), bias.chunk(2)
+        (w1, w2), (b1, b2) = self.stem.weight.chunk(2), self.stem.bias.chunk(2)
         return F.conv3d(x, w1, b1, padding=1), F.conv3d(x, w2, b2, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -90,6 +94,8 @@ class InvertibleUNet(nn.Module):
             vae = self.vae if self.training else None
             if isinstance(x, MetaTensor):
                 x = x.as_tensor()
+            require_long_types(self.name, self)
+            require_same_type(self.name, x, self)
             if not torch.jit.is_tracing():
                 require_volume(
                     self.name, list(x.shape), self.in_channels, self.step, self.step * (1 if vae is None else 2)

@@ -37,6 +37,7 @@ class PartiallyInvertibleUNet(InvertibleUNet):
 
     Raises:
         ValueError: when an argument or the input's shape does not fit; the message names the size to pad to.
+        TypeError: when a weight has 16 bits, or the image is of another type than the weights.
 
     Source:
         Yamazaki, Rathour, Le 2021, "Invertible Residual Network with Regularization for Effective Volumetric

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["require_levels", "require_positive", "require_volume"]
+import torch
+from torch import nn
+
+__all__ = ["require_levels", "require_long_types", "require_positive", "require_same_type", "require_volume"]
+
+_SHORT_TYPES = (torch.float16, torch.bfloat16)
 
 
 def require_volume(name: str, shape: list[int], in_channels: int, step: int, divisor: int) -> None:
@@ -40,6 +45,62 @@ def require_volume(name: str, shape: list[int], in_channels: int, step: int, div
         raise ValueError(
             f"{name} got a volume of {size} voxels; expected multiples of {divisor}, and at least {2 * step} "
             f"along one axis: pad to {wanted}"
+        )
+
+
+def require_same_type(name: str, x: torch.Tensor, network: nn.Module) -> None:
+    """Raise when an image is not of the type of a network's first weight, and autocast does not make them one.
+
+    Args:
+        name: what the error calls the network.
+        x: the image.
+        network: the network; one without weights takes any image.
+
+    Raises:
+        TypeError: when the types differ.
+
+    Example:
+        >>> require_same_type("UNet3D", torch.zeros(1, 1, 8, 8, 8).double(), nn.Conv3d(1, 1, 3))
+        Traceback (most recent call last):
+        TypeError: UNet3D got an image of torch.float64 and has weights of torch.float32; expected the same type: give \
+it image.to(torch.float32)
+    """
+    weight = next(network.parameters(), None)
+    if weight is None or x.dtype == weight.dtype:
+        return
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and {x.dtype, weight.dtype} <= {torch.float32, *_SHORT_TYPES}:
+        return
+    remedy = f"give it image.to({weight.dtype})"
+    if weight.dtype in _SHORT_TYPES:
+        remedy = "call float() on the network, and use torch.autocast for lower precision"
+    raise TypeError(
+        f"{name} got an image of {x.dtype} and has weights of {weight.dtype}; expected the same type: {remedy}"
+    )
+
+
+def require_long_types(name: str, network: nn.Module) -> None:
+    """Raise when a network has weights of 16 bits, too few for the states that its couplings add to.
+
+    Args:
+        name: what the error calls the network.
+        network: the network.
+
+    Raises:
+        TypeError: when one has.
+
+    Example:
+        >>> require_long_types("FullyInvertibleUNet", nn.Conv3d(1, 1, 3).bfloat16())
+        Traceback (most recent call last):
+        TypeError: FullyInvertibleUNet has weights of torch.bfloat16; expected 32 bits at least: call float() on the \
+network, and use torch.autocast for lower precision
+    """
+    short = next((p.dtype for p in network.parameters() if p.dtype in _SHORT_TYPES), None)
+    if short is not None:
+        raise TypeError(
+            f"{name} has weights of {short}; expected 32 bits at least: call float() on the network, and use "
+            "torch.autocast for lower precision"
         )
 
 

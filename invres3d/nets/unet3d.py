@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..vae import VAEBranch
-from .requirements import require_levels, require_positive, require_volume
+from .requirements import require_levels, require_positive, require_same_type, require_volume
 
 __all__ = ["UNet3D"]
 
@@ -30,6 +30,11 @@ class _Blocks(nn.Sequential):
         widths = (in_channels, *[out_channels] * (2 * num - 1))
         super().__init__(*(Convolution(3, i, out_channels, norm=norm, act=act, bias=norm is None) for i in widths))
         self.engine = engine
+        if engine == "checkpoint" and any(getattr(module, "track_running_stats", False) for module in self.modules()):
+            raise ValueError(
+                f"norm is {norm!r}, whose running statistics engine 'checkpoint' would update twice; expected a norm "
+                "without them: use 'group' or 'instance', or engine 'none'"
+            )
 
     @torch.jit.unused
     def _double(self, first: int, input: torch.Tensor) -> torch.Tensor:
@@ -82,8 +87,10 @@ class UNet3D(nn.Module):
           (logits, l2, kl) with l2 and kl of shape (N,).
 
     Raises:
-        ValueError: when there is only one level, when a number is not positive, when the engine is another, or when the
-            input's shape does not fit; the message names the shape or the size to pad to.
+        ValueError: when there is only one level, when a number is not positive, when the engine is another or would
+            update running statistics of the norm twice, or when the input's shape does not fit; the message names the
+            shape or the size to pad to.
+        TypeError: when the image is of another type than the weights.
 
     Source:
         The 3-D U-Net baseline of Yamazaki, Rathour, Le 2021, "Invertible Residual Network with Regularization for
@@ -150,6 +157,7 @@ class UNet3D(nn.Module):
             vae = self.vae if self.training else None
             if isinstance(x, MetaTensor):
                 x = x.as_tensor()
+            require_same_type("UNet3D", x, self)
             if not torch.jit.is_tracing():
                 require_volume(
                     "UNet3D", list(x.shape), self.in_channels, self.step, self.step * (1 if vae is None else 2)

@@ -209,3 +209,11 @@ def test_onnx_equals_eager_on_two_shapes(tmp_path):
         (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         # float32, summed in another order
         np.testing.assert_allclose(got, net(x).detach().numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["batch", ("instance", {"track_running_stats": True})])
+def test_statistics_that_checkpoints_would_update_twice_are_refused(norm):
+    with pytest.raises(ValueError, match="whose running statistics engine 'checkpoint' would update twice; expected a"):
+        UNet3D(1, 2, (4, 8), norm=norm, engine="checkpoint")
+    UNet3D(1, 2, (4, 8), norm=norm)
+    UNet3D(1, 2, (4, 8), norm="instance", engine="checkpoint")
