@@ -10,7 +10,7 @@ from torch import nn
 
 from .double_conv import double_conv
 from .initialisation import initialise_convolutions
-from .requirements import require_levels, require_multiples, require_spatial_dims
+from .requirements import require_levels, require_multiples, require_same_type, require_spatial_dims
 
 __all__ = ["CHANNELS", "Encoder"]
 
@@ -38,6 +38,7 @@ class Encoder(nn.Module):
 
     Raises:
         ValueError: for other ``spatial_dims``, fewer than two levels, and sizes that do not fit.
+        TypeError: when the image is of another type than the weights.
 
     Source:
         Hu et al. 2018, section 2.2.
@@ -65,6 +66,8 @@ class Encoder(nn.Module):
         initialise_convolutions(self)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        if not torch.jit.is_scripting():
+            require_same_type("the encoder", x, self)
         if not torch.jit.is_tracing():
             require_multiples(x, self.step, "the encoder")
         maps: list[torch.Tensor] = []

@@ -36,6 +36,7 @@ class Localizer(nn.Module):
     Raises:
         ValueError: where ``spatial_size`` does not have a multiple of ``encoder.step`` for each axis, and for images of
             another size.
+        TypeError: as :class:`Encoder`.
 
     Source:
         Hu et al. 2018, "Deep feature transfer between localization and segmentation tasks", section 2.2 and figure 1.
@@ -80,5 +81,7 @@ class Localizer(nn.Module):
                 "them, or create it for their size"
             )
         features = self.encoder(x)[-1].flatten(1) / self.root
-        shares = self.head(self.drop(features)).float()
+        shares = self.head(self.drop(features))
+        if shares.dtype != torch.float64:
+            shares = shares.float()
         return self.scale * (0.5 + shares)

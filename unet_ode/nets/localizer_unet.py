@@ -38,7 +38,7 @@ class LocalizerUNet(nn.Module):
         - output: (N, out_channels, *spatial).
 
     Raises:
-        ValueError: as :class:`Encoder`.
+        ValueError, TypeError: as :class:`Encoder`.
 
     Source:
         Hu et al. 2018, "Deep feature transfer between localization and segmentation tasks", section 2.3 and figure 1;

@@ -11,7 +11,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
 from .initialisation import initialise_convolutions
-from .requirements import require_spatial_dims
+from .requirements import require_same_type, require_spatial_dims
 
 __all__ = ["PixelClassifier"]
 
@@ -74,6 +74,7 @@ class PixelClassifier(nn.Module):
 
     Raises:
         ValueError: for arguments out of range, kernel sizes that give an even window, and images that are too small.
+        TypeError: when the image is of another type than the weights.
 
     Source:
         Ciresan, Giusti, Gambardella, Schmidhuber 2012, "Deep neural networks segment neuronal membranes in electron
@@ -134,6 +135,8 @@ class PixelClassifier(nn.Module):
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():
+            require_same_type("PixelClassifier", x, self)
         if not torch.jit.is_tracing():
             for axis in range(2, x.dim()):
                 if x.size(axis) < self.min_size:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
-__all__ = ["refuse_size", "require_levels", "require_multiples", "require_spatial_dims"]
+__all__ = ["refuse_size", "require_levels", "require_multiples", "require_same_type", "require_spatial_dims"]
+
+_SHORT_TYPES = (torch.float16, torch.bfloat16)
 
 
 def require_spatial_dims(spatial_dims: int) -> None:
@@ -99,3 +102,35 @@ def require_multiples(x: torch.Tensor, step: int, name: str) -> None:
         size = x.size(axis)
         if size % step != 0 or size == 0:
             refuse_size(name, axis, size, max(size // step, 1) * step, (size // step + 1) * step)
+
+
+def require_same_type(name: str, x: torch.Tensor, network: nn.Module) -> None:
+    """Raise when an image is not of the type of a network's first weight, and autocast does not make them one.
+
+    Args:
+        name: what the error calls the network.
+        x: the image.
+        network: the network; one without weights takes any image.
+
+    Raises:
+        TypeError: when the types differ.
+
+    Example:
+        >>> require_same_type("UNet", torch.zeros(1, 1, 8, 8).double(), nn.Conv2d(1, 1, 3))
+        Traceback (most recent call last):
+        TypeError: UNet got an image of torch.float64 and has weights of torch.float32; expected the same type: give \
+it image.to(torch.float32)
+    """
+    weight = next(network.parameters(), None)
+    if weight is None or x.dtype == weight.dtype:
+        return
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and {x.dtype, weight.dtype} <= {torch.float32, *_SHORT_TYPES}:
+        return
+    remedy = f"give it image.to({weight.dtype})"
+    if weight.dtype in _SHORT_TYPES:
+        remedy = "call float() on the network, and use torch.autocast for lower precision"
+    raise TypeError(
+        f"{name} got an image of {x.dtype} and has weights of {weight.dtype}; expected the same type: {remedy}"
+    )

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from .initialisation import initialise_convolutions
-from .requirements import require_levels, require_multiples, require_spatial_dims
+from .requirements import require_levels, require_multiples, require_same_type, require_spatial_dims
 
 __all__ = ["ResidualUNet"]
 
@@ -37,6 +37,7 @@ class ResidualUNet(nn.Module):
 
     Raises:
         ValueError: when an argument is out of range or the input's size does not fit; the message names sizes that do.
+        TypeError: when the image is of another type than the weights.
 
     Source:
         Pinckaers and Litjens 2019, section 3.2 (U-ResNet) and figure 1.
@@ -87,6 +88,8 @@ class ResidualUNet(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():
+            require_same_type("the network", x, self)
         if not torch.jit.is_tracing():
             self._check_size(x)
         x = functional.leaky_relu(self.stem(x))

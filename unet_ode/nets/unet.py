@@ -11,7 +11,7 @@ from torch import nn
 
 from .double_conv import double_conv
 from .initialisation import initialise_convolutions
-from .requirements import refuse_size, require_levels, require_spatial_dims
+from .requirements import refuse_size, require_levels, require_same_type, require_spatial_dims
 
 __all__ = ["UNet"]
 
@@ -40,6 +40,7 @@ class UNet(nn.Module):
 
     Raises:
         ValueError: when the input's size does not fit; the message names the nearest sizes that do.
+        TypeError: when the image is of another type than the weights.
 
     Source:
         Ronneberger, Fischer, Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
@@ -112,6 +113,8 @@ class UNet(nn.Module):
                 refuse_size("UNet", axis, size, max(above - self.step, self.valid_size(1)), above)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():
+            require_same_type("UNet", x, self)
         if not torch.jit.is_tracing():
             self._check_size(x)
         skips: list[torch.Tensor] = []

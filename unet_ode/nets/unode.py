@@ -86,7 +86,7 @@ class UNode(ResidualUNet):
         As in :class:`ResidualUNet`.
 
     Raises:
-        ValueError: as :class:`ResidualUNet`.
+        ValueError, TypeError: as :class:`ResidualUNet`; also for weights of 16 bits.
         SolverError: when a block's dynamics cannot be integrated.
 
     Source:

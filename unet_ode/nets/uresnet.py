@@ -40,7 +40,7 @@ class UResNet(ResidualUNet):
         As in :class:`ResidualUNet`.
 
     Raises:
-        ValueError: as :class:`ResidualUNet`.
+        ValueError, TypeError: as :class:`ResidualUNet`.
 
     Source:
         Pinckaers and Litjens 2019, section 3.2.

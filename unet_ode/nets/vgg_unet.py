@@ -10,7 +10,7 @@ from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import nn
 
 from .initialisation import initialise_convolutions
-from .requirements import require_multiples, require_spatial_dims
+from .requirements import require_multiples, require_same_type, require_spatial_dims
 
 __all__ = ["VGGUNet"]
 
@@ -81,6 +81,7 @@ class VGGUNet(nn.Module):
     Raises:
         ValueError: for other ``spatial_dims``, a ``width`` that leaves no channel, sizes that do not fit, and a
             ``margin`` that leaves nothing.
+        TypeError: when the image is of another type than the weights.
 
     Source:
         Giorgi, Liguori, Mannucci, "U-Net: Segmentation of Biomedical Images" (course report, Sapienza), section 4.
@@ -151,6 +152,8 @@ class VGGUNet(nn.Module):
     def forward(self, x: torch.Tensor, margin: int | None = None) -> torch.Tensor:
         if margin is None:  # torch's older export to ONNX makes a tensor of any other default
             margin = 0
+        if not torch.jit.is_scripting():
+            require_same_type("VGGUNet", x, self)
         if not torch.jit.is_tracing():
             require_multiples(x, self.step, "VGGUNet")
             if margin < 0 or (margin > 0 and 2 * margin >= min(x.shape[2:])):
