@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import InputError, describe
 from ..files import require_file
+from ..training.cpu_autocast import CpuAutocast
 
 __all__ = ["check_weights"]
 
@@ -74,7 +75,7 @@ def check_weights(ckpt_path: str | os.PathLike, network: nn.Module | None = None
     _check_finite(ckpt_path, state)
     if network is None:
         return
-    if isinstance(network, nn.parallel.DistributedDataParallel):
+    while isinstance(network, (nn.parallel.DistributedDataParallel, CpuAutocast)):
         network = network.module  # the file has the names of the network itself
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     own = {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from .cpu_autocast import CpuAutocast
+
 __all__ = ["describe"]
 
-_ELSEWHERE = {"device", "sw_device", "forward", "training", "rank", "dataset", "data_source", "optimizer"}
+_ELSEWHERE = {"device", "sw_device", "training", "rank", "dataset", "data_source", "optimizer"}
 """Attributes that do not change what is computed, or that are described in another place."""
 _STATEFUL = (np.random.RandomState, np.random.Generator, torch.Generator)
 
@@ -38,6 +40,8 @@ def describe(value: Any, inside: frozenset[int] = frozenset()) -> Any:
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, CpuAutocast):  # the precision is described in another place
+        value = value.module
     name = type(value).__name__
     if id(value) in inside:
         return name

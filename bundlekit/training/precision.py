@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from ..inputs.options import is_on, is_switch
+from .cpu_autocast import CpuAutocast
 
 __all__ = ["Precision"]
 
@@ -61,15 +60,4 @@ class Precision:
         network = network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         if self.sync_batch_norm and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return _autocast_on_cpu(network) if self.amp and self.device.type == "cpu" else network
-
-
-def _autocast_on_cpu(network: nn.Module) -> nn.Module:
-    forward = torch.autocast("cpu", dtype=torch.bfloat16)(network.forward)
-
-    def forward_in_float(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
-        return tuple(part.float() for part in output) if isinstance(output, tuple) else output.float()
-
-    network.forward = forward_in_float
-    return network
+        return CpuAutocast(network) if self.amp and self.device.type == "cpu" else network

@@ -1,8 +1,12 @@
 """Mixed precision on a CPU against float32, memory format and batch norm."""
 
+import copy
+import io
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from bundlekit.training.precision import Precision
 
@@ -54,3 +58,122 @@ def test_engines_get_amp_only_for_a_gpu():
 def test_a_word_that_is_no_switch():
     with pytest.raises(ValueError, match="expected true or false"):
         Precision("cpu", amp="maybe")
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+        self.norm = nn.BatchNorm1d(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.linear(x))
+
+
+@pytest.fixture
+def fast():
+    torch.manual_seed(0)
+    return Precision("cpu", amp=True).prepare(Scaled())
+
+
+X = torch.linspace(-1, 1, 64).reshape(4, 16)
+
+
+def test_a_copy_computes_with_its_own_weights(fast):
+    twin = copy.deepcopy(fast)
+    before = fast.eval()(X)
+    with torch.no_grad():
+        twin.linear.weight.zero_()
+        twin.linear.bias.fill_(2)
+    torch.testing.assert_close(twin.eval()(X), torch.full((4, 16), 2.0), rtol=0.01, atol=0)  # norm: almost the identity
+    assert torch.equal(fast(X), before)
+
+
+def test_an_average_of_weights_computes_with_the_average(fast):
+    average = AveragedModel(fast, avg_fn=lambda mean, new, count: (mean + new) / 2)
+    with torch.no_grad():
+        average.update_parameters(fast)
+        for parameter in fast.parameters():
+            parameter.mul_(3)
+    average.update_parameters(fast)  # w and 3 w
+    with torch.no_grad():
+        for parameter in fast.parameters():
+            parameter.mul_(2 / 3)
+    torch.testing.assert_close(average.eval()(X), fast.eval()(X))
+    assert {name.removeprefix("module.") for name in average.state_dict()} == {*fast.state_dict(), "n_averaged"}
+
+
+def test_a_pickle_is_the_whole_network(fast):
+    file = io.BytesIO()
+    torch.save(fast, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    assert torch.equal(again.eval()(X), fast.eval()(X)) and (again(X) - again.module(X)).abs().max() > 0
+
+
+def test_states_are_those_of_the_network(fast):
+    plain = Scaled()
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    plain.load_state_dict(fast.state_dict())
+    other = Precision("cpu", amp=True).prepare(Scaled())
+    other.load_state_dict(plain.state_dict())
+    assert torch.equal(other.eval()(X), fast.eval()(X))
+    outer = nn.Sequential(other)
+    assert list(outer.state_dict()) == [f"0.{name}" for name in plain.state_dict()]
+    outer.load_state_dict({name: torch.zeros_like(value) for name, value in outer.state_dict().items()})
+    assert not other.linear.weight.any()
+    with pytest.raises(RuntimeError, match=r"Missing key.*linear\.bias"):
+        other.load_state_dict({name: value for name, value in plain.state_dict().items() if name != "linear.bias"})
+
+
+def test_torchscript_compiles_the_network(fast):
+    scripted = torch.jit.script(fast.eval())
+    assert torch.equal(scripted(X), fast.module(X))
+
+
+def test_mode_and_hooks_of_the_network_stay():
+    network = Scaled().eval()
+    seen = []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    fast = Precision("cpu", amp=True).prepare(network)
+    assert not fast.training and fast(X).dtype == torch.float32 and len(seen) == 1
+
+
+def test_attributes_are_those_of_the_network(fast):
+    fast.module.scale = 1
+    fast.scale = 2
+    fast.note = "new"
+    assert fast.module.scale == 2 and "scale" not in vars(fast) and not hasattr(fast.module, "note")
+    fast.linear = nn.Linear(16, 16, bias=False)
+    assert fast.module.linear.bias is None and "linear.bias" not in fast.state_dict()
+    with pytest.raises(AttributeError, match="object has no attribute 'absent'"):
+        _ = fast.absent
+
+
+def test_outputs_of_64_bits_stay():
+    network = Precision("cpu", amp=True).prepare(nn.Linear(2, 2).double())
+    x = torch.rand(3, 2, dtype=torch.float64)
+    assert torch.equal(network(x), network.module(x))
+
+
+@pytest.mark.parametrize("cls", [nn.Linear, None])
+def test_one_step_of_training_has_the_bits_of_autocast_written_out(cls):
+    networks = [nn.Linear(16, 16) if cls else Scaled() for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    fast = Precision("cpu", amp=True).prepare(networks[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = networks[1](X)
+    output = fast(X)
+    assert torch.equal(output, expected.float())
+    for network, out in ((fast, output), (networks[1], expected.float())):
+        optimizer = torch.optim.Adam(network.parameters())
+        out.square().mean().backward()
+        optimizer.step()
+    for name, value in networks[1].state_dict().items():
+        assert torch.equal(fast.state_dict()[name], value)
+
+
+def test_an_error_in_the_network_leaves_autocast(fast):
+    with pytest.raises(RuntimeError):
+        fast(torch.zeros(4, 3))
+    assert not torch.is_autocast_enabled("cpu")
