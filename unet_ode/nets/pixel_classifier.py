@@ -161,11 +161,13 @@ class PixelClassifier(nn.Module):
 
         Raises:
             ValueError: when a side is not ``window``.
+            TypeError: when the windows are of another type than the weights.
 
         Example:
             >>> PixelClassifier(2, 1, 2).classify_windows(torch.zeros(3, 1, 95, 95)).shape
             torch.Size([3, 2])
         """
+        require_same_type("PixelClassifier", windows, self)
         if any(side != self.window for side in windows.shape[2:]):
             raise ValueError(
                 f"windows are {tuple(windows.shape[2:])}; expected {self.window} pixels a side: crop or pad them"
@@ -173,7 +175,5 @@ class PixelClassifier(nn.Module):
         conv, pool = (F.conv2d, F.max_pool2d) if windows.dim() == 4 else (F.conv3d, F.max_pool3d)
         for stage in self.stages:
             layer, act, _ = stage.children()
-            weight, bias = layer.parameters()
-            windows = pool(act(conv(windows, weight, bias)), 2)
-        weight, bias = self.hidden.parameters()
-        return self.classify(conv(windows, weight, bias)).flatten(1)
+            windows = pool(act(conv(windows, layer.weight, layer.bias)), 2)  # type: ignore[arg-type]
+        return self.classify(conv(windows, self.hidden.weight, self.hidden.bias)).flatten(1)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .checkpoint import find_parameters, retrace, solve_with_checkpoints
+from .field import require_function
 from .graph import solve_in_graph
 from .outcome import SolverStats
 from .solver import RungeKutta
@@ -134,7 +135,8 @@ class ODEBlock(RungeKutta):
         - output: the same shape and type.
 
     Raises:
-        ValueError: when an argument is out of range.
+        ValueError: when an argument is out of range; when a layer of ``func`` takes statistics over the batch, or in
+            training mode draws random numbers or changes statistics.
         SolverError: when the dynamics are too stiff for ``max_nfe``, blow up, or are not finite.
         TypeError: when the state is not (N, ...) of floats, or the field's weights have 16 bits.
         RuntimeError: when a pass with controlled steps is traced: the trace would be wrong for every other input; and
@@ -222,6 +224,7 @@ class ODEBlock(RungeKutta):
                 f"{sorted({str(p.dtype) for p in params})}; expected (N, ...) of floats, and weights of at least "
                 "32 bits: use torch.autocast for lower precision"
             )
+        require_function(self.func, self.name)
         state = self._at_least_float32(y.as_tensor() if isinstance(y, MetaTensor) else y)
         differentiable = torch.is_grad_enabled() and (state.requires_grad or any(p.requires_grad for p in params))
         if self.gradient == "adjoint":

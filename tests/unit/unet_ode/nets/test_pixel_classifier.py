@@ -83,6 +83,16 @@ def test_windows_go_through_the_layers_of_table_1():
     torch.testing.assert_close(net.classify_windows(windows), literal(windows), rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_windows_see_the_weights_that_the_layers_have():
+    """Also where a layer has no bias, or a parametrization works out its weight."""
+    net = _net(2, 1, 2, channels=(4,) * 4).double()
+    net.hidden.bias = None
+    torch.nn.utils.parametrizations.weight_norm(net.stages[1][0])
+    image = _image(1, 1, 24, 20, dtype=torch.float64)
+    torch.testing.assert_close(net(image), _logits_of_all_windows(net, image), rtol=1e-11, atol=1e-11)
+
+
 def test_number_of_parameters():
     convolutions = 48 * (1 * 16 + 1) + 48 * (48 * 25 + 1) + 2 * 48 * (48 * 16 + 1)  # 816 + 57 648 + 2 * 36 912
     connected = 200 * (48 * 3 * 3 + 1) + 2 * (200 + 1)  # 86 600 + 402

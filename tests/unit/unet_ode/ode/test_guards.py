@@ -148,3 +148,37 @@ def test_what_is_too_large_to_square_is_said():
         ODEBlock(Linear())(torch.stack([torch.ones_like(_state()[0]), torch.full_like(_state()[0], 1e200)]))
     with pytest.raises(SolverError, match=r"sample 0: .* 0 evaluations \(euler, 2 equal steps\).*increase num_steps"):
         ODEBlock(Linear(), "euler", num_steps=2)(torch.full_like(_state(), math.nan))
+
+
+class Normed(nn.Module):
+    """A convolution, and a layer that need not give the same again."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.layer = nn.Conv2d(4, 4, 3, padding=1), layer
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.conv(y))
+
+
+@pytest.mark.parametrize("gradient", ["checkpoint", "backprop", "adjoint"])
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (nn.Dropout2d(0.5), "Dropout2d, which draws other random numbers in each evaluation"),
+        (nn.RReLU(), "RReLU, which draws other random numbers"),
+        (nn.BatchNorm2d(4), "BatchNorm2d, which takes its statistics over the samples under way"),
+        (nn.BatchNorm2d(4, track_running_stats=False), "BatchNorm2d, which takes its statistics over"),
+        (nn.InstanceNorm2d(4, track_running_stats=True), "InstanceNorm2d, which changes its statistics"),
+    ],
+)
+def test_a_field_that_is_no_function_is_refused_in_training(layer, why, gradient):
+    block, y = ODEBlock(Normed(layer), gradient=gradient, name="down1"), torch.randn(2, 4, 6, 6)
+    with pytest.raises(ValueError, match=rf"block 'down1': layer in the field is a {why}"):
+        block.train()(y)
+    block.eval()
+    if not getattr(layer, "track_running_stats", True):
+        with pytest.raises(ValueError, match="BatchNorm2d, which takes its statistics over"):
+            block(y)
+    elif gradient != "adjoint":  # which has one step size for all samples
+        torch.testing.assert_close(block(y), torch.cat([block(y[:1]), block(y[1:])]), rtol=1e-5, atol=1e-5)
