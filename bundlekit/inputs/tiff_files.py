@@ -50,7 +50,7 @@ def is_tiff(path: str | os.PathLike) -> bool:
 
 def _only_page(path: str | os.PathLike, file: tifffile.TiffFile) -> Any:
     page: Any = file.pages[0]
-    if len(file.series) > 1 or file.series[0].size != page.size:
+    if len(file.series) > 1 or file.series[0].size != page.size or not set(page.axes) <= set("SYX"):
         shapes = ", ".join(" x ".join(map(str, part.shape)) for part in file.series[:3])
         raise InputError(path, f"holds several images ({shapes})", "one", _SINGLE)
     return page

@@ -166,6 +166,10 @@ REFUSED = {
         f"holds 2 images; {SEVERAL}",
     ),
     "pages.tif": (grey_tiff(np.stack([GREY, ~GREY])), f"holds several images (2 x 38 x 70); {SEVERAL}"),
+    "deep page.tif": (
+        grey_tiff(np.zeros((16, 64, 64), np.uint8), volumetric=True, tile=(16, 16, 16)),
+        f"holds several images (16 x 64 x 64); {SEVERAL}",
+    ),
     "composite.tif": (
         by_tifffile(planes(RGB), imagej=True, photometric=None, metadata={"axes": "CYX"}),
         f"holds several images (3 x 38 x 70); {SEVERAL}",
