@@ -242,8 +242,11 @@ def with_nan(state):
     ("change", "told"),
     [
         (lambda state: {"network": state}, "save only network.state_dict()"),
-        (lambda state: {key: value.double() for key, value in state.items()}, "of torch.float64; expected finite"),
-        (with_nan, "is not finite; expected finite values of torch.float32"),
+        (
+            lambda state: {key: value.double() for key, value in state.items()},
+            "of torch.float64; expected torch",
+        ),
+        (with_nan, "weight: 1 of 144); expected finite weights"),
         (lambda state: dict(list(state.items())[1:]), "1 missing"),
     ],
 )
