@@ -1,4 +1,4 @@
-"""Reads the header, or the values, of a PNG, JPEG, TIFF or BMP: upright, at full depth, without alpha."""
+"""Reads the header, or the values, of a PNG, JPEG, TIFF, BMP, WebP or JPEG 2000: upright, at full depth, without alpha."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import InputError, InputNote
 from .file_headers import FileHeader
 from .orientation import turn
 from .picture_layout import PALETTES, PictureLayout
-from .pillow_files import find_lossy, open_picture, read_orientation, require_lossless
+from .pillow_files import check_format, find_lossy, open_picture, read_orientation, require_lossless
 from .tiff_files import is_tiff, read_tiff, read_tiff_layout
 
 __all__ = ["read_picture", "read_picture_header"]
@@ -101,6 +101,7 @@ def _deep_png_colour(path: str) -> int:
 
 def _check_mode(path: str, image: Image.Image) -> str:
     """The mode of an image, which need not have been decoded, where it can be used."""
+    check_format(path, image)
     number = getattr(image, "n_frames", 1)
     if number > 1 and image.format != "MPO":  # a JPEG with previews
         raise InputError(path, f"holds {number} images", "one", "save the image to be used as a separate file")

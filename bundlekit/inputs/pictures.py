@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from monai.data import ImageReader, is_supported_format
+from monai.data import ImageReader
 from monai.transforms import LoadImage
 from monai.utils import ensure_tuple
 
 from ..errors import InputError, InputNote
 from .checks import RunChecks
 from .decoded import TakesDecoded
+from .dicom import is_dicom_input
 from .file_headers import FileHeader, read_header
 from .picture_files import read_picture, read_picture_header
 
@@ -28,7 +29,7 @@ __all__ = [
 
 _MAX_WEIGHT = 8.0  # of one image, however large it is
 _NUM_COLOURS = 3
-_ENDINGS = ("png", "jpg", "jpeg", "bmp", "tif", "tiff")
+_VOLUMES = (".nii", ".gz", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".npy", ".npz")
 
 
 class _PictureFiles(ImageReader):
@@ -38,13 +39,14 @@ class _PictureFiles(ImageReader):
     """Whether it reads label maps."""
 
     def verify_suffix(self, filename: Any) -> bool:
-        return is_supported_format(filename, _ENDINGS)
+        paths = [str(path) for path in ensure_tuple(filename)]
+        return not any(path.lower().endswith(_VOLUMES) or is_dicom_input(path) for path in paths)
 
     def read(self, data: Any, **kwargs: Any) -> tuple[str, ...]:
         """The paths only: after an error here LoadImage would try other readers, which accept invalid files."""
         paths = tuple(str(path) for path in ensure_tuple(data))
         if not self.verify_suffix(paths):
-            raise ValueError(f"the files {paths} do not end with one of {', '.join(_ENDINGS)}")
+            raise ValueError(f"the files {paths} are volumes")
         return paths
 
     def get_data(self, img: Sequence[str]) -> tuple[np.ndarray, dict]:
@@ -74,7 +76,8 @@ class PictureReader(TakesDecoded, _PictureFiles):
     is turned as its EXIF or TIFF orientation says; alpha is dropped; the indices of a palette become its colours; a
     TIFF in which white is zero is inverted, so that in every file larger values are brighter.
 
-    For ``LoadImage(reader=...)``; files with other endings are left to MONAI's readers.
+    What a file is is taken from its content, whatever its name. For ``LoadImage(reader=...)``; volumes and arrays, by
+    their endings, and DICOM are left to MONAI's readers.
 
     Raises:
         InputError: where a file holds several images, or has values that are neither grey nor colours.

@@ -10,10 +10,13 @@ from PIL import Image
 from ..errors import InputError
 from .orientation import ORIENTATION
 
-__all__ = ["find_lossy", "open_picture", "read_orientation", "require_lossless"]
+__all__ = ["check_format", "find_lossy", "open_picture", "read_orientation", "require_lossless"]
 
 _LOCK = Lock()  # CacheDataset loads with threads
 _LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF", "WEBP": "WebP"}
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "WEBP", "JPEG2000", "TIFF")
+"""Those whose values Pillow hands over as they are stored; of a PGM it scales them, of a GIF it may renumber them."""
+_SIZE_MARK, _DEPTH_AT = b"\xff\x4f\xff\x51", 38  # of JPEG 2000, and the byte behind it that holds the depth
 _LOSSLESS_WEBP = b"VP8L"
 _TEXTS = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
 """Names of the texts in a PNG that may hold an orientation."""
@@ -75,6 +78,40 @@ def read_orientation(path: str | os.PathLike, image: Image.Image) -> int:
         image.load()
     orientation = Image.Image.getexif(image).get(ORIENTATION)  # the PNG's own getexif always decodes
     return orientation if isinstance(orientation, int) else 1
+
+
+def check_format(path: str | os.PathLike, image: Image.Image) -> None:
+    """Make sure that Pillow reads a picture at its full depth.
+
+    Args:
+        path: the file.
+        image: as :func:`open_picture` returns it.
+
+    Raises:
+        InputError: where its format is none of PNG, JPEG, BMP, WebP and JPEG 2000, or it is a JPEG 2000 with more than
+            8 bits in each of several channels.
+
+    Example:
+        >>> check_format("a.pgm", Image.new("L", (6, 4)))
+        Traceback (most recent call last):
+        bundlekit.errors.InputError: a.pgm: is a picture of an unknown format; expected PNG, TIFF, JPEG, BMP, WebP or \
+JPEG 2000; save it as PNG or TIFF
+    """
+    expected, remedy = "PNG, TIFF, JPEG, BMP, WebP or JPEG 2000", "save it as PNG or TIFF"
+    if image.format not in _FORMATS:
+        format_name = f"the format {image.format}" if image.format else "an unknown format"
+        raise InputError(path, f"is a picture of {format_name}", expected, remedy)
+    if image.format == "JPEG2000" and len(image.getbands()) > 1:
+        depth = _depth_of_jpeg2000(path)
+        if depth > 8:
+            found = f"is a JPEG 2000 with {depth} bits in each channel"
+            raise InputError(path, found, "8 bits, or one channel", "save it as PNG or TIFF with 16 bits")
+
+
+def _depth_of_jpeg2000(path: str | os.PathLike) -> int:
+    with open(path, "rb") as file:
+        _, mark, size = file.read(2**16).partition(_SIZE_MARK)
+    return (size[_DEPTH_AT] & 0x7F) + 1 if mark and len(size) > _DEPTH_AT else 0
 
 
 def find_lossy(path: str | os.PathLike, image: Image.Image) -> str:
