@@ -1,4 +1,4 @@
-"""Reads the header, or the values, of a PNG, JPEG, TIFF, BMP, WebP or JPEG 2000: upright, at full depth, without alpha."""
+"""Reads the header, or the values, of a PNG, JPEG, TIFF, BMP, WebP or JPEG 2000: upright, all bits, without alpha."""
 
 from __future__ import annotations
 
