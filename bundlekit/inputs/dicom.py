@@ -17,6 +17,7 @@ __all__ = ["check_dicom", "check_stack", "find_files", "find_step_mm", "is_dicom
 
 _NUM_LOOKED_AT = 3  # a folder of DICOM files may hold a text file or an index as well
 _MAX_DRIFT_MM = 1.0  # of the last slice against the first; headers round positions
+_MAX_DIFFERENCE = 2e-3  # of the way from pixel to pixel in two slices, of its length; headers round them
 _TO_RAS = np.array([-1, -1, 1])
 
 
@@ -142,8 +143,20 @@ def check_dicom(path: str | os.PathLike) -> None:
         found = f"holds {len(num_frames)} DICOM files, of which {sum(n > 1 for n in num_frames)} have several frames"
         remedy = "put each file with several frames into a folder of its own"
         raise InputError(path, found, "one such file, or files of one slice", remedy)
-    read_frames(series[0][0])  # all of a series have the same orientation
+    _check_parallel(path, series[0])
     check_steps(path, np.diff(origins_mm, axis=0))
+
+
+def _check_parallel(path: str | os.PathLike, files: tuple[str, ...]) -> None:
+    """Make sure that each slice of a series can be read, and that all have one orientation and pixel spacing."""
+    planes_mm = np.stack([read_frames(file).steps_mm[:, :2] for file in files])
+    differs = np.abs(planes_mm - planes_mm[0]).max(axis=(1, 2)) > _MAX_DIFFERENCE * np.abs(planes_mm[0]).max()
+    if differs.any():
+        found = (
+            f"{np.count_nonzero(differs)} of its {len(files)} slices differ from the first in orientation or spacing"
+        )
+        remedy = "put the slices of each orientation and spacing into a folder of their own"
+        raise InputError(path, found, "one volume of parallel slices", remedy)
 
 
 def check_stack(path: str | os.PathLike, affine: np.ndarray) -> None:

@@ -20,6 +20,7 @@ _SHARED, _PER_FRAME, _NUM_FRAMES = 0x52009229, 0x52009230, 0x00280008
 _CONTENT, _POSITIONS, _ORIENTATION, _MEASURES, _VALUES = 0x00209111, 0x00209113, 0x00209116, 0x00289110, 0x00289145
 _STACK, _POSITION, _DIRECTIONS = 0x00209056, 0x00200032, 0x00200037
 _SPACING, _THICKNESS, _INTERCEPT, _SLOPE = 0x00280030, 0x00180050, 0x00281052, 0x00281053
+_PHOTOMETRIC, _INVERTED = 0x00280004, b"MONOCHROME1"
 _ROUNDING = 1e-3
 _SEPARATELY = "save each stack as a series of its own"
 
@@ -122,6 +123,9 @@ file with a position for each frame; save each slice as a file of its own
 
 
 def _arrange(path: str | os.PathLike, groups: _Groups) -> Frames:
+    if _plain(groups.elements, _PHOTOMETRIC).strip(b"\0 ") == _INVERTED:  # ITK inverts the values before it rescales
+        found = "has the PhotometricInterpretation MONOCHROME1, whose larger values are darker"
+        raise InputError(path, found, "MONOCHROME2", "export it again as MONOCHROME2, or as NIfTI")
     if groups.count > 1 and len(groups.per_frame) != groups.count:
         found = f"holds {groups.count} frames and {len(groups.per_frame) or 'no'} positions"
         remedy = "save each slice as a file of its own"

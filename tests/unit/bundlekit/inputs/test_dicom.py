@@ -89,3 +89,39 @@ def test_files_with_the_ending_of_dicom_that_are_none(tmp_path):
     assert is_series(tmp_path)
     with pytest.raises(InputError, match="holds 0 DICOM series; expected one"):
         check_dicom(tmp_path)
+
+
+def replace_in(path, tag: bytes, old: bytes, new: bytes) -> None:
+    """Change a value of a DICOM file to one of the same length, behind its tag."""
+    content = path.read_bytes()
+    start = content.index(tag)
+    at = content.index(old, start)
+    assert len(old) == len(new) and at - start < 40
+    path.write_bytes(content[:at] + new + content[at + len(old) :])
+
+
+@pytest.mark.parametrize("which", [["IM000"], ["IM002"], ["IM000", "IM001", "IM002", "IM003"]])
+def test_a_series_of_inverted_values_is_left_out(which, write_series, hu, tmp_path):
+    write_series(tmp_path / "s", hu, AFFINE)
+    for name in which:
+        replace_in(tmp_path / "s" / name, b"\x28\0\x04\0", b"MONOCHROME2", b"MONOCHROME1")
+    with pytest.raises(InputError) as caught:
+        check_image(str(tmp_path / "s"), 3, 1)
+    assert str(caught.value) == (
+        f"{tmp_path / 's' / which[0]}: has the PhotometricInterpretation MONOCHROME1, whose larger values are darker; "
+        "expected MONOCHROME2; export it again as MONOCHROME2, or as NIfTI"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tag", "old", "new"),
+    [(b"\x28\0\x30\0", b".8", b".9"), (b"\x20\0\x37\0", b"1\\", b"0\\")],
+    ids=["pixel spacing", "orientation"],
+)
+def test_slices_of_another_spacing_or_orientation_are_left_out(tag, old, new, write_series, hu, tmp_path):
+    write_series(tmp_path / "s", hu, AFFINE)
+    replace_in(tmp_path / "s/IM002", tag, old, new)
+    found = (
+        "1 of its 4 slices differ from the first in orientation or spacing; expected one volume of parallel slices; "
+    )
+    assert fault(tmp_path / "s") == found + "put the slices of each orientation and spacing into a folder of their own"

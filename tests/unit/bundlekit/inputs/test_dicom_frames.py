@@ -158,3 +158,12 @@ def test_long_values_and_pictures_in_pieces_are_left_out(tmp_path):
     meta = encode.element(0x00020010, "UI", "1.2.840.10008.1.2.1")
     (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + meta + content)
     assert read_elements(tmp_path / "a.dcm") == {0x00880200: [{0x7FE00010: []}], 0x00280008: b"12"}
+
+
+def test_a_file_of_inverted_values_is_left_out(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_frames(path, 2 * np.random.default_rng(0).integers(-512, 500, (6, 5, 4)), np.diag([-0.7, -0.8, 5, 1]))
+    check_image(str(path), 3, 1)
+    path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+    with pytest.raises(InputError, match="has the PhotometricInterpretation MONOCHROME1, whose larger values are dark"):
+        check_image(str(path), 3, 1)
