@@ -13,12 +13,13 @@ __all__ = ["check_object_ids"]
 
 _OF_A_MASK = 255
 _SPECK = 0.01  # of the largest piece of its number; smaller ones are slips of the pen
+_MOST_SPECKS = 10  # of a number; more of them are objects next to a clump
 _MOST_PIECES = 2  # for each number, on average: one object may be cut by another
 _REMEDY = "label its connected components"
 
 
 def _count_pieces(ids: np.ndarray) -> np.ndarray:
-    """In how many pieces, specks left out, each number lies; pixels that touch at a corner belong together."""
+    """In how many pieces, a few specks left out, each number lies; pixels that touch at a corner belong together."""
     pieces = label(ids, background=0, connectivity=ids.ndim)
     areas = np.bincount(pieces.ravel())[1:]
     number_of = np.zeros(len(areas) + 1, ids.dtype)
@@ -26,14 +27,16 @@ def _count_pieces(ids: np.ndarray) -> np.ndarray:
     numbers, indices = np.unique(number_of[1:], return_inverse=True)
     largest = np.zeros(len(numbers), int)
     np.maximum.at(largest, indices, areas)
-    return np.bincount(indices[areas >= _SPECK * largest[indices]], minlength=len(numbers))
+    all_pieces = np.bincount(indices, minlength=len(numbers))
+    without_specks = np.bincount(indices[areas >= _SPECK * largest[indices]], minlength=len(numbers))
+    return np.where(all_pieces - without_specks > _MOST_SPECKS, all_pieces, without_specks)
 
 
 def check_object_ids(ids: np.ndarray, path: str | os.PathLike, thing: str = "object") -> list[InputNote]:
     """Make sure that the numbers of a label map may be those of objects.
 
     A mask holds 255 and nothing else, or one number for all objects; a map of classes holds a few, each for many. An
-    object may be in two pieces, where another one cuts it, or have specks next to it of less than 1 % of its area.
+    object may be in two pieces, where another one cuts it, or have up to ten specks of less than 1 % of its area.
     Hence a map is no map of objects where its numbers lie in more than two pieces each, on average.
 
     Args:

@@ -59,7 +59,7 @@ def read_picture_header(path: str, is_label: bool = False) -> FileHeader:
         >>> print(*header.notes)  # doctest: +ELLIPSIS
         /...a.png: has an alpha channel; expected grey values or colours only; it is dropped, and pixels count ...
     """
-    layout = read_tiff_layout(path) if is_tiff(path) else _pillow_layout(path)
+    layout = read_tiff_layout(path, is_label) if is_tiff(path) else _pillow_layout(path)
     notes = tuple(_notes(path, layout, is_label))
     channels, mode = (3, "RGB") if _becomes_colours(layout, is_label) else (layout.channels, layout.mode)
     return FileHeader((channels, *layout.size), mode=mode, lossy=layout.lossy, notes=notes)
@@ -81,6 +81,10 @@ def _notes(path: str, layout: PictureLayout, is_label: bool) -> list[InputNote]:
     if _becomes_colours(layout, is_label):
         remedy = "the colours of its palette are used"
         notes.append(InputNote(path, "is a palette image", "grey values or RGB", remedy))
+    if layout.lacks_black:
+        found = "does not say whether black or white is zero"
+        remedy = "its values are used as they are stored"
+        notes.append(InputNote(path, found, "a TIFF with a PhotometricInterpretation", remedy))
     return notes
 
 

@@ -22,6 +22,7 @@ class PictureLayout(NamedTuple):
         has_alpha: whether it also says how opaque its pixels are.
         orientation: tag 274 (EXIF or TIFF), 1 where there is none.
         lossy: the name of its compression where that may have changed values, or "".
+        lacks_black: whether it is a TIFF that does not say whether black or white is zero.
     """
 
     rows: int
@@ -31,6 +32,7 @@ class PictureLayout(NamedTuple):
     has_alpha: bool = False
     orientation: int = 1
     lossy: str = ""
+    lacks_black: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

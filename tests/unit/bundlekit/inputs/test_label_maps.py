@@ -66,6 +66,25 @@ def test_labels_without_loss_are_read(options, tmp_path):
     assert np.array_equal(values[..., 0].T, DISCS)
 
 
+@pytest.mark.parametrize("stored", [DISCS, ~DISCS, DISCS.astype(np.uint16)], ids=["as it is", "inverted", "16 bits"])
+def test_labels_in_which_white_is_zero_are_left_out(stored, tmp_path, capsys):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(DISCS).save(tmp_path / "images/a.png")
+    path = tmp_path / "labels/a.tif"
+    tifffile.imwrite(path, stored, photometric="miniswhite")
+    (tmp_path / "dataset.json").write_text('{"test": [{"image": "images/a.png", "label": "labels/a.tif"}]}')
+    checks = PictureChecks(spatial_dims=2, channels=1)
+    with pytest.raises(SystemExit):
+        checks.start(checks.section(tmp_path, "test"))
+    line = f"{path}: is a label map that says that white is zero, so that its numbers may be inverted or not; "
+    line += "expected a TIFF in which black is zero; save the numbers again as PNG"
+    assert capsys.readouterr().err.splitlines()[0] == f"left out: {line}"
+    with pytest.raises(InputError) as caught:
+        read_ids(path, "nucleus")
+    assert str(caught.value) == line
+
+
 def test_masks_and_classes_are_no_ids():
     is_object = (DISCS > 0).astype(int)
     assert fault(255 * is_object) == f"a.png: holds only the id 255 (a binary mask); {MASK}"
@@ -120,3 +139,16 @@ def test_the_checks_of_a_run_and_prepare_data_agree(ids, tmp_path, capsys):
         read_ids(path, "object")
     assert capsys.readouterr().err.splitlines()[0] == f"left out: {caught.value}"
     assert str(caught.value) == fault(ids.astype(int)).replace("a.png", str(path))
+
+
+def test_a_mask_of_one_clump_and_many_small_objects_is_no_map_of_ids():
+    mask = np.zeros((300, 300), int)
+    mask[::6, ::6] = 1
+    mask[100:200, 100:200] = 1  # each other piece is 0.01 % of it
+    assert fault(mask).startswith("a.png: holds only the id 1, in 2212 separate pieces (a binary mask)")
+    few = np.zeros((300, 300), int)
+    few[100:200, 100:200] = 1
+    few[5, 5:50:5] = 1  # nine slips of the pen
+    assert check_object_ids(few, "a.png") == []
+    classes = np.where(np.arange(300) < 150, mask, 2 * mask)
+    assert "separate pieces (classes)" in fault(classes)
