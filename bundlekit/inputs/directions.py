@@ -48,7 +48,7 @@ or DICOM; convert it again from the scanner's files
     if start.startswith(b"NRRD"):
         _check_nrrd(path, _fields(re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0], rb":"))
     elif name.endswith(_META):
-        _check_meta(path, _fields(start, rb"="))
+        _check_meta(path, _meta_names(start))
     else:
         found, expected = "is of a format that holds no orientation", "NIfTI, NRRD, MetaImage or DICOM"
         raise InputError(path, found, expected, _CONVERT)
@@ -68,6 +68,16 @@ def _fields(header: bytes, separator: bytes) -> dict[str, str]:
     return {name.decode("latin-1").strip().lower(): value.decode("latin-1").strip() for name, value in lines}
 
 
+def _meta_names(header: bytes) -> set[str]:
+    """The fields of a MetaImage header, whose names ITK distinguishes by case, down to the last, ElementDataFile."""
+    names = []
+    for line in header.splitlines():
+        names.append(line.split(b"=", 1)[0].decode("latin-1").strip() if b"=" in line else "")
+        if names[-1] == "ElementDataFile":
+            break
+    return set(names)
+
+
 def _check_nrrd(path: str | os.PathLike, fields: dict[str, str]) -> None:
     space = fields.get("space", "")
     if space.lower() not in _SPACES:
@@ -78,9 +88,9 @@ def _check_nrrd(path: str | os.PathLike, fields: dict[str, str]) -> None:
         raise InputError(path, found, "a direction for each axis", _CONVERT)
 
 
-def _check_meta(path: str | os.PathLike, fields: dict[str, str]) -> None:
-    if not fields.keys() & {"transformmatrix", "orientation", "rotation"}:
+def _check_meta(path: str | os.PathLike, names: set[str]) -> None:
+    if not names & {"TransformMatrix", "Orientation", "Rotation"}:
         found = "its header holds no orientation (no TransformMatrix)"
         raise InputError(path, found, "a TransformMatrix", _CONVERT)
-    if not fields.keys() & {"elementspacing", "elementsize"}:
+    if not names & {"ElementSpacing", "ElementSize"}:
         raise InputError(path, "its header gives no voxel size (no ElementSpacing)", "an ElementSpacing", _CONVERT)

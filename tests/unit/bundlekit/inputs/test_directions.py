@@ -43,6 +43,18 @@ WITH = {
     "a.nii.gz": lambda path: save_nifti(path, 1),
 }
 WITHOUT = {
+    "small.mha": (
+        lambda path: save_text(path, META + MATRIX.lower() + SPACING + "ElementDataFile = LOCAL\n"),
+        "its header holds no orientation (no TransformMatrix)",
+    ),
+    "behind.mha": (
+        lambda path: save_text(path, META + SPACING + "ElementDataFile = LOCAL\n" + MATRIX),
+        "its header holds no orientation (no TransformMatrix)",
+    ),
+    "small spacing.mha": (
+        lambda path: save_text(path, META + MATRIX + SPACING.lower() + "ElementDataFile = LOCAL\n"),
+        "its header gives no voxel size (no ElementSpacing)",
+    ),
     "a.nrrd": (lambda path: save_text(path, NRRD + "spacings: 2 1 3\n\n"), "its header holds no orientation (no field"),
     "b.nrrd": (
         lambda path: save_text(path, NRRD + SPACE.format("scanner-xyz", 2, 1, 10, 20) + "\n"),
