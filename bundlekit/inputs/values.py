@@ -26,6 +26,8 @@ __all__ = [
 
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
 _FAR = 10  # ranges of the others
+_CODECS = "imagecodecs"
+_NEEDS_CODECS = f"requires the '{_CODECS}' package"  # what tifffile says
 _SAMPLES = 32  # along an axis
 PREPARE = "write the labels with the bundle's scripts/prepare_data.py"
 Examine = Callable[[str, np.ndarray], InputNote | None]
@@ -46,6 +48,10 @@ def explain_unreadable(path: str, error: Exception) -> InputError:
     """What to report of a file whose reader has failed; each reader has exceptions of its own."""
     if isinstance(error, InputError):
         return error
+    if _NEEDS_CODECS in str(error):
+        found = f"is compressed in a way that needs the package {_CODECS}, which cannot be imported"
+        remedy = f"install it (pip install {_CODECS}), or save the image without compression"
+        return InputError(path, found, _CODECS, remedy)
     reason = textwrap.shorten((str(error).strip() or type(error).__name__).splitlines()[-1], 100)
     found = f"cannot be read as an image (truncated or not an image; the reader says: {reason})"
     return InputError(path, found, "a complete image file", "copy or export it again, or remove it")
@@ -141,7 +147,7 @@ def _check_finite(array: np.ndarray, path: str) -> None:
 
 
 def _note_missing_data(path: str, array: np.ndarray) -> InputNote | None:
-    """A note where several voxels hold one value other than 0 that lies far from all others, as -32768 often does.
+    """A note where voxels hold one value other than 0 that lies far from all others, as -32768 or a hot pixel may do.
 
     Far means ten times the range of the others, so that a network that normalises the image would see nothing in it.
     """
@@ -156,7 +162,7 @@ def _note_missing_data(path: str, array: np.ndarray) -> InputNote | None:
             continue
         near = is_near(array, bound)
         count, rest = np.count_nonzero(near), array[~near]
-        if count >= 2 and rest.size and rest.min() < rest.max() and np.all(array[near] == value):
+        if rest.size and rest.min() < rest.max() and np.all(array[near] == value):
             found = f"has {value:g} at {count} of {array.size} values, far {where} all others"
             remedy = "replace it by one of the others if it stands for missing data"
             return InputNote(path, f"{found} ({rest.min():g} to {rest.max():g})", "intensities of one range", remedy)

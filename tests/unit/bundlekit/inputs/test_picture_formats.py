@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from monai.transforms import LoadImage
 from PIL import Image
 
 from bundlekit.errors import InputError
+from bundlekit.inputs.images import check_image
 from bundlekit.inputs.picture_files import read_picture_header
 from bundlekit.inputs.pictures import GreyPictureChecks, GreyPictureReader, LabelReader, PictureReader
 
@@ -105,3 +107,16 @@ def test_a_volume_in_one_page_is_no_plane(options, depth, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY] * depth), volumetric=True, **options)
     with pytest.raises(InputError, match=f"holds several images .{depth} x 38 x 70.; expected one"):
         PictureReader().get_data((str(tmp_path / "a.tif"),))
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+    """As tifffile is where imagecodecs cannot be imported."""
+    tifffile.imwrite(tmp_path / "a.tif", GREY, compression="lzw", photometric="minisblack")
+    monkeypatch.setattr(tifffile.tifffile, "imagecodecs", importlib.import_module("tifffile._imagecodecs"))
+    monkeypatch.setattr(tifffile.TIFF.DECOMPRESSORS, "_codecs", {})
+    with pytest.raises(InputError) as caught:
+        check_image(str(tmp_path / "a.tif"), 2, 1, LoadImage(PictureReader(), ensure_channel_first=True))
+    assert str(caught.value) == (
+        f"{tmp_path}/a.tif: is compressed in a way that needs the package imagecodecs, which cannot be imported; "
+        "expected imagecodecs; install it (pip install imagecodecs), or save the image without compression"
+    )
