@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import nan
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils import ensure_tuple
@@ -24,7 +26,7 @@ class ScoringEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` that looks at every prediction before it is postprocessed and scored.
 
     An image whose prediction has NaN or infinity, or for which the network fails, is in no score and in no report.
-    Batches have one item.
+    Batches have one item. A score that no image has is NaN, where MONAI's reductions make it 0.
 
     Args:
         checks: receives the images that are left out; its ``finish`` names them once more and ends the run with exit
@@ -50,6 +52,15 @@ class ScoringEvaluator(SupervisedEvaluator):
         if event_name is Events.ITERATION_COMPLETED:
             event_name = Events.ITERATION_COMPLETED(event_filter=self._was_scored)
         return super().add_event_handler(event_name, handler, *args, **kwargs)
+
+    def _register_metrics(self, k_metric: dict, add_metrics: dict | None = None) -> None:
+        super()._register_metrics(k_metric, add_metrics)
+        super().add_event_handler(Events.EPOCH_COMPLETED, self._drop_scores_of_no_image)  # before all other handlers
+
+    def _drop_scores_of_no_image(self) -> None:
+        for name, values in self.state.metric_details.items():  # type: ignore[attr-defined]
+            if name in self.state.metrics and torch.as_tensor(values).isnan().all():
+                self.state.metrics[name] = nan
 
     def _was_scored(self, engine: Engine, event: int) -> bool:
         return not self._is_left_out

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.handlers import MeanDice, from_engine
 from monai.transforms import AsDiscreted, Compose, Lambdad, LoadImaged
 from PIL import Image
@@ -129,3 +130,26 @@ def test_each_epoch_counts_its_own_images(tmp_path, stop):
     evaluator.run()
     evaluator.network.bad = dict.fromkeys(SHARES.values(), torch.nan)
     assert stop(lambda: evaluator.run(2))[-1].startswith("error: images: none of ")
+
+
+@pytest.mark.parametrize(("shares", "wanted"), [([0, 0], None), ([0, 0.5, 0, 1], (2 / 3 + 1) / 2)])
+def test_a_score_that_no_image_has_is_null(tmp_path, shares, wanted):
+    items = []
+    for share in shares:  # the prediction is all ones
+        label = torch.zeros(1, 4, 8)
+        label.view(-1)[: int(32 * share)] = 1
+        image = MetaTensor(torch.ones(1, 4, 8), meta={"filename_or_obj": f"{len(items)}.png"})
+        items.append({"image": image, "label": label})
+    dice = MeanDice(include_background=True, output_transform=from_engine(["pred", "label"]))
+    evaluator = ScoringEvaluator(
+        device="cpu", network=torch.nn.Identity(), key_val_metric={"val_dice": dice},
+        val_data_loader=DataLoader(Dataset(items)), val_handlers=[MetricsJson(tmp_path)],
+    )  # fmt: skip
+    evaluator.run()
+    scores = json.loads((tmp_path / "metrics.json").read_text())
+    assert [row["val_dice"] for row in scores["images"]] == [
+        pytest.approx(2 * share / (share + 1)) if share else None for share in shares
+    ]
+    score = evaluator.state.metrics["val_dice"]
+    assert math.isnan(score) if wanted is None else score == pytest.approx(wanted)
+    assert scores["metrics"]["val_dice"] == (None if wanted is None else pytest.approx(wanted))
