@@ -24,6 +24,7 @@ __all__ = [
     "is_connected",
     "is_main_process",
     "join_training",
+    "may_be_restarted",
     "pick_device",
     "print_line",
     "raise_again",
@@ -202,6 +203,11 @@ def disconnect() -> None:
         dist.barrier()
         dist.destroy_process_group()
         _patient_group.cache_clear()
+
+
+def may_be_restarted() -> bool:
+    """Whether torchrun has started this process, and may do so again after it has died."""
+    return "TORCHELASTIC_RESTART_COUNT" in os.environ
 
 
 def was_restarted() -> bool:

@@ -20,8 +20,7 @@ from ..errors import InputError, InputNote
 from ..files import compute_sha256
 from ..inference.record import RunRecord
 from ..processes import disconnect, from_main_process, gather, is_main_process
-from ..training.folder import claim_folder, note_other_weights
-from ..training.lock import unlock_folder
+from ..training.folder import claim_folder, note_other_weights, release_folder
 from .command_line import path_of
 from .datalists import find_images, find_output_collisions, name_output, read_section
 from .decoded import keeping
@@ -278,7 +277,7 @@ class RunChecks:
         if record is not None:
             record.end(len(left_out))
         if self.save_path is not None and self.output_dir is not None:
-            unlock_folder(str(self.output_dir))
+            release_folder(str(self.output_dir), str(self.save_path))
         disconnect()
         if left_out:
             raise SystemExit(1)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..processes import was_restarted
-from .lock import lock_folder, unlock_folder
+from ..processes import may_be_restarted, was_restarted
+from .lock import LOCK_NAME, lock_folder, lock_weights, unlock_folder, unlock_weights
 
-__all__ = ["HISTORY_NAME", "STATE_NAME", "claim_folder", "is_served", "note_other_weights", "place_weights"]
+__all__ = [
+    "HISTORY_NAME",
+    "STATE_NAME",
+    "claim_folder",
+    "is_served",
+    "note_other_weights",
+    "place_weights",
+    "release_at_failure",
+    "release_folder",
+]
 
 STATE_NAME, HISTORY_NAME = "state.pt", "history.json"
 
@@ -19,7 +29,7 @@ STATE_NAME, HISTORY_NAME = "state.pt", "history.json"
 def claim_folder(
     folder: str | os.PathLike, weights: str | os.PathLike, resume: bool = False, overwrite: bool = False
 ) -> list[str]:
-    """Lock the folder of a training that begins or goes on, and make sure that no other training's files are lost.
+    """Lock the folder and the weights of a training that begins or goes on, and keep another training's files.
 
     Afterwards the folder holds ``state.pt`` only where the training has to go on from it: with ``resume``, or where
     torchrun has restarted this very training.
@@ -35,8 +45,8 @@ def claim_folder(
         Notes for the user.
 
     Raises:
-        InputError: where the folder is another running training's, or holds a training's files that the user does not
-            mention.
+        InputError: where the folder or the weights are another running training's, where the folder holds a training's
+            files that the user does not mention, or where the weights would replace another file of the training.
 
     Example:
         >>> import tempfile
@@ -51,14 +61,66 @@ def claim_folder(
         False
     """
     folder, weights = Path(folder), Path(weights)
+    _require_own_name(folder, weights)
     left = lock_folder(folder)
+    try:
+        lock_weights(weights)
+        return _clear(folder, weights, left, resume, overwrite)
+    except InputError:
+        release_folder(folder, weights)
+        raise
+
+
+def release_folder(folder: str | os.PathLike, weights: str | os.PathLike) -> None:
+    """Release what :func:`claim_folder` has locked, if this process holds it.
+
+    Args:
+        folder: that of the training.
+        weights: its file of the best weights.
+    """
+    unlock_weights(weights)
+    unlock_folder(folder)
+
+
+def release_at_failure(trainer: Any, folder: str | os.PathLike, weights: str | os.PathLike) -> None:
+    """Let a trainer's ``run`` release what is locked where it ends by an exception, as the process may live on.
+
+    An ignite handler of the exception would not do: of several only the first one is called, as it raises.
+
+    Args:
+        trainer: ignite's engine.
+        folder: that of the training.
+        weights: its file of the best weights.
+    """
+    run = trainer.run
+
+    @wraps(run)
+    def run_and_release(*args: Any, **options: Any) -> Any:
+        try:
+            return run(*args, **options)
+        except BaseException:
+            if not may_be_restarted():  # the lock's file tells the next process whose training it goes on with
+                release_folder(folder, weights)
+            raise
+
+    trainer.run = run_and_release
+
+
+def _require_own_name(folder: Path, weights: Path) -> None:
+    file = weights.parent.resolve() / weights.name
+    if file.parent == folder.resolve() and file.name in (STATE_NAME, HISTORY_NAME, LOCK_NAME):
+        remedy = "pass another --ckpt_path, such as " + str(folder / "model.pt")
+        raise InputError(weights, "is a file that the training writes itself", "a file for the weights only", remedy)
+
+
+def _clear(folder: Path, weights: Path, left: dict[str, Any], resume: bool, overwrite: bool) -> list[str]:
+    """Remove what a training that begins would mistake for its own; notes for the user."""
     goes_on = resume or (was_restarted() and _is_of_this_launch(left))
     kept = [path for path in (folder / STATE_NAME, folder / HISTORY_NAME, weights) if path.exists()]
     notes = [f"the best weights are written to {weights}"]
     if goes_on and folder / STATE_NAME in kept:
         return notes
     if kept and not overwrite:
-        unlock_folder(folder)
         raise _holds_another(folder, kept)
     for path in kept:
         if _is_in(folder, path):

@@ -7,10 +7,11 @@ import socket
 import pytest
 
 from bundlekit.errors import InputError
-from bundlekit.training.folder import claim_folder, is_served, note_other_weights, place_weights
-from bundlekit.training.lock import LOCK_NAME, unlock_folder
+from bundlekit.training.folder import claim_folder, is_served, note_other_weights, place_weights, release_folder
+from bundlekit.training.lock import LOCK_NAME
 
 FILES = ("state.pt", "history.json", "model.pt")
+LOCKS = [LOCK_NAME, ".training.model.pt.lock"]
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def folder(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     yield folder
-    unlock_folder(folder)
+    release_folder(folder, folder / "model.pt")
 
 
 def fill(folder, names=FILES):
@@ -37,7 +38,7 @@ def claim(folder, **switches):
 def test_a_folder_without_a_training(folder):
     fill(folder, ["metrics.json", "a_seg.png"])
     assert claim(folder) == [f"the best weights are written to {folder}/model.pt"]
-    assert names(folder) == [LOCK_NAME, "a_seg.png", "metrics.json"]
+    assert names(folder) == [*LOCKS, "a_seg.png", "metrics.json"]
 
 
 @pytest.mark.parametrize("kept", [FILES, ("state.pt",), ("history.json",), ("model.pt",)])
@@ -56,7 +57,7 @@ def test_an_earlier_training_is_kept(folder, kept):
 def test_overwrite_removes_what_a_kill_would_let_the_next_training_mistake_for_its_own(folder):
     fill(folder, [*FILES, "metrics.json"])
     claim(folder, overwrite=True)
-    assert names(folder) == [LOCK_NAME, "metrics.json"]
+    assert names(folder) == [*LOCKS, "metrics.json"]
 
 
 def test_weights_elsewhere_are_kept_until_they_are_replaced(folder, tmp_path):
@@ -66,22 +67,38 @@ def test_weights_elsewhere_are_kept_until_they_are_replaced(folder, tmp_path):
     fill(folder)
     claim_folder(folder, tmp_path / "model.pt", overwrite=True)
     assert (tmp_path / "model.pt").read_text() == "model.pt" and names(folder) == [LOCK_NAME, "model.pt"]
+    release_folder(folder, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", ["state.pt", "history.json", LOCK_NAME])
+@pytest.mark.parametrize("switches", [{}, {"resume": True}, {"overwrite": True}])
+def test_weights_in_place_of_another_file_of_the_training(folder, name, switches):
+    fill(folder)
+    (folder.parent / "link").symlink_to(folder)
+    weights = folder.parent / "link" / name
+    with pytest.raises(InputError) as error:
+        claim_folder(folder, weights, **switches)
+    assert str(error.value) == (
+        f"{weights}: is a file that the training writes itself; expected a file for the weights only; pass another "
+        f"--ckpt_path, such as {folder}/model.pt"
+    )
+    assert names(folder) == sorted(FILES)
 
 
 def test_resume(folder):
     note = f"{folder} holds no state.pt: the training starts from its beginning"
     assert claim(folder, resume=True)[1:] == [note]
-    unlock_folder(folder)
+    release_folder(folder, folder / "model.pt")
     fill(folder)
     assert claim(folder, resume=True)[1:] == claim(folder, resume=True, overwrite=True)[1:] == []
-    assert names(folder) == [LOCK_NAME, *sorted(FILES)]
+    assert names(folder) == [*LOCKS, *sorted(FILES)]
 
 
 def test_resume_of_a_training_whose_state_is_gone(folder):
     fill(folder, ["history.json", "model.pt"])
     with pytest.raises(InputError, match=r"holds history.json, model.pt of .*; pass --overwrite true to lose it, or"):
         claim(folder, resume=True)
-    assert len(claim(folder, resume=True, overwrite=True)) == 2 and names(folder) == [LOCK_NAME]
+    assert len(claim(folder, resume=True, overwrite=True)) == 2 and names(folder) == LOCKS
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -10,13 +11,14 @@ import pytest
 
 from bundlekit.errors import InputError
 from bundlekit.training import lock
-from bundlekit.training.lock import LAPSE_S, LOCK_NAME, lock_folder, unlock_folder
+from bundlekit.training.lock import LAPSE_S, LOCK_NAME, lock_folder, lock_weights, unlock_folder, unlock_weights
 from tests import commands
 
 HOLD = """
 import os, sys, time
-from bundlekit.training.lock import lock_folder
+from bundlekit.training.lock import lock_folder, lock_weights
 lock_folder(sys.argv[1])
+lock_weights(sys.argv[1] + "/model.pt")
 if os.fork() == 0:  # as a worker of a data loader does
     time.sleep(2)
     os._exit(0)
@@ -42,8 +44,19 @@ def test_a_second_process_is_refused_until_the_first_one_is_killed(holder, tmp_p
             f"{tmp_path}: process {holder.pid} on {socket.gethostname()} trains here; expected a folder for each "
             "training; wait until it has ended, or pass another --output_dir"
         )
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError) as error:
+        lock_weights(tmp_path / "link/model.pt")
+    assert str(error.value) == (
+        f"{tmp_path}/model.pt: process {holder.pid} on {socket.gethostname()} writes its best weights here; expected a "
+        "file for each training; wait until it has ended, or pass another --ckpt_path"
+    )
+    lock_weights(tmp_path / "other.pt")
+    unlock_weights(tmp_path / "other.pt")
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
+    lock_weights(tmp_path / "model.pt")
+    unlock_weights(tmp_path / "model.pt")
     left = lock_folder(tmp_path)  # at once, though a process that the first one has forked is still there
     assert left == {"pid": holder.pid, "parent": left["parent"], "host": socket.gethostname()}
     assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
@@ -76,6 +89,41 @@ def test_a_training_on_another_machine_is_alive_as_long_as_it_changes_the_file(t
     os.utime(path, (time.time() - LAPSE_S - 1,) * 2)
     assert lock_folder(tmp_path)["host"] == "elsewhere"
     unlock_folder(tmp_path)
+
+
+def test_a_lock_of_another_machine_with_a_time_in_the_future(tmp_path):
+    path = tmp_path / LOCK_NAME
+    path.write_text(json.dumps({"pid": 1, "parent": 1, "host": "elsewhere"}))
+    os.utime(path, (time.time() + 5000,) * 2)
+    with pytest.raises(InputError) as error:
+        lock_folder(tmp_path)
+    found = re.fullmatch(
+        f"{path}: of process 1 on elsewhere, has a time (\\d+) s in the future; expected one of the past; remove it if "
+        "no training runs there, or pass another --output_dir",
+        str(error.value),
+    )
+    assert found and 4900 < int(found[1]) <= 5000
+    path.unlink()  # the remedy
+    lock_folder(tmp_path)
+    unlock_folder(tmp_path)
+
+
+@pytest.mark.parametrize("lock_one", [lock_folder, lambda folder: lock_weights(folder / "model.pt")])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(os.mkdir, "Is a directory"), (lambda path: os.symlink(path, path), "Too many levels of symbolic links")],
+)
+def test_a_lock_that_cannot_be_opened(tmp_path, lock_one, make, reason):
+    names = LOCK_NAME, ".training.model.pt.lock"
+    for name in names:
+        make(tmp_path / name)
+    with pytest.raises(InputError) as error:
+        lock_one(tmp_path)
+    name, option = (names[0], "output_dir") if lock_one is lock_folder else (names[1], "ckpt_path")
+    assert str(error.value) == (
+        f"{tmp_path / name}: cannot be opened ({reason}); expected a file that a training locks; remove it if no "
+        f"training runs there, or pass another --{option}"
+    )
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
