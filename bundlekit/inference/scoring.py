@@ -107,7 +107,8 @@ class ScoringEvaluator(SupervisedEvaluator):
     def _leave_out(self, error: InputError) -> None:
         """Leave out the present image; the last one ends the process where none is scored: metrics fail on nothing."""
         if self.checks is None:
-            print_line(f"error: epoch {self.state.epoch}: {error}, or train with a lower --learning_rate")
+            remedy = "start again with a lower --learning_rate and --overwrite true, or in another --output_dir"
+            print_line(f"error: epoch {self.state.epoch}: {error}, or {remedy}")
             raise SystemExit(1) from error
         print_line(f"left out: {error}")
         self.checks.leave_out(str(error))

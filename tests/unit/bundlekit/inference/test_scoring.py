@@ -119,7 +119,8 @@ def test_the_validation_of_a_training_ends_at_the_first(tmp_path, stop):
     [line] = stop(make_evaluator(tmp_path, {0.5: torch.nan, 1.0: torch.nan}, None).run)
     assert line.startswith(f"error: epoch 1: {tmp_path}/1.png: the network's output has 32 of 32 values that are ")
     assert line.endswith(
-        "; look at the image's intensities, or pass --amp false where it is on, or train with a lower --learning_rate"
+        "; look at the image's intensities, or pass --amp false where it is on, or start again with a lower "
+        "--learning_rate and --overwrite true, or in another --output_dir"
     )
     with pytest.raises(RuntimeError, match="the field is not finite"):
         make_evaluator(tmp_path, {0.5: 0}, None).run()
