@@ -28,7 +28,8 @@ from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from bundlekit.files import write_atomically
-from bundlekit.training.lock import unlock_folder
+from bundlekit.training.folder import release_folder
+from bundlekit.training.own_weights import sha256_of
 from bundlekit.training.state import TrainingState
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
@@ -86,7 +87,8 @@ class Client:
 
     def take_up(self, own_state: dict[str, Any], weights: Weights) -> None:
         """Go back to the end of a round, whatever a round that was broken off has left."""
-        state = {**own_state, "network": dict(weights)}
+        own_file = sha256_of(self.keeper.ckpt_path)
+        state = {**own_state, "network": dict(weights), "weights_sha256": own_file}
         write_atomically(self.keeper.state_path, lambda part: torch.save(state, part))
         self.keeper.restore(self.algorithm.trainer)
 
@@ -179,7 +181,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         print(f"round {number} of {args.rounds}: loss {summary}", flush=True)
     for client in clients:
         client.algorithm.finalize()
-        unlock_folder(client.folder)
+        release_folder(client.folder, client.keeper.ckpt_path)
     return state["rounds"]
 
 

@@ -126,9 +126,7 @@ def find_differences(was: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str
     return list(found.values())
 
 
-def require_same(
-    state: Mapping[str, Any], recipe: list[dict[str, Any]], max_epochs: int, state_path: Path, ckpt_path: Path
-) -> None:
+def require_same(state: Mapping[str, Any], recipe: list[dict[str, Any]], max_epochs: int, state_path: Path) -> None:
     """Make sure that a stopped training can be resumed as the one at hand.
 
     Another number of epochs is possible where the learning rate's schedule does not depend on it.
@@ -138,25 +136,20 @@ def require_same(
         recipe: options and parts of the training at hand.
         max_epochs: its number of epochs.
         state_path: file of the state.
-        ckpt_path: file of the best weights.
 
     Raises:
-        InputError: where something differs, or where the best weights are gone.
+        InputError: where something differs.
     """
-    epoch = state["saved"].get("weights")
-    if epoch is not None and not ckpt_path.exists():
-        expected = f"the best weights, those of epoch {epoch}, which the training has written"
-        remedy = "copy them back, pass the old --ckpt_path, or start again with --overwrite true"
-        raise InputError(ckpt_path, "is missing", expected, remedy)
     was, schedules = state["max_epochs"], [parts.get("lr_scheduler") for _, parts in (state["recipe"], recipe)]
     depends = was != max_epochs and schedules[0] != schedules[1]
     epochs = [[{"max_epochs": number if depends else None}] for number in (was, max_epochs)]
     differences = find_differences(epochs[0] + state["recipe"], epochs[1] + recipe)
-    remedy = "pass the same as before, or start again with --overwrite true or in another --output_dir"
+    remedy = "pass the same as before, or another --output_dir, or --overwrite true without --resume to start again"
     if depends:
         remedy = (
             f"pass --max_epochs {was}; the learning rate follows a schedule over all epochs, so with "
-            f"{max_epochs} of them it is another training, which needs another --output_dir or --overwrite true"
+            f"{max_epochs} of them it is another training, which needs another --output_dir or --overwrite true "
+            "without --resume"
         )
     if differences:
         more = f" and {len(differences) - _MAX_SHOWN} more" if len(differences) > _MAX_SHOWN else ""

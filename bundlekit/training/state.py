@@ -18,8 +18,9 @@ from ..errors import InputError, describe
 from ..files import write_atomically
 from ..processes import from_main_process, gather, is_main_process, print_line, stop_run, was_restarted
 from .finite import FiniteValues
-from .folder import HISTORY_NAME
+from .folder import HISTORY_NAME, release_at_failure
 from .history import History
+from .own_weights import require_own_weights, sha256_of, write_weights
 from .recipe import describe_training, require_same
 
 __all__ = ["TrainingState", "logger"]
@@ -35,7 +36,8 @@ class TrainingState:
     run then does again. ``ckpt_path`` is a flat state_dict of the network for inference; ``history.json`` next to the
     state has loss, learning rate, validation metrics and, as "terms", the trainer's own metrics per epoch. The last
     epoch is validated whatever the interval. Each file is replaced as a whole, so a kill at any time leaves the
-    previous one. The run ends at the first loss or weight that is not finite, see :class:`.finite.FiniteValues`.
+    previous one. The run ends at the first loss or weight that is not finite, see :class:`.finite.FiniteValues`. Where
+    it ends by an exception, the folder's locks are released, as the process may live on.
 
     Args:
         state_path: file of the training's state.
@@ -51,7 +53,7 @@ class TrainingState:
 
     Raises:
         SystemExit: when ``resume`` is set and ``state_path`` cannot be read or is another training's, or the best
-            weights are gone.
+            weights are gone or another file.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class TrainingState:
         self.best: float | None = None
         self.saved: dict[str, int] = {}
         """Epochs of the state and of the weights that are on the disk."""
+        self.weights_sha256: str | None = None
+        """Of the file that the next best weights may replace."""
         self.history = History()
         self._trainer: Any = None
         self._is_pending = False  # the last epoch has not been validated yet, nor its weights saved
@@ -83,6 +87,7 @@ class TrainingState:
 
     def attach(self, engine: Engine) -> None:
         self._trainer = engine
+        release_at_failure(engine, self.state_path.parent, self.ckpt_path)
         FiniteValues(self.network, self._describe_saved).attach(engine)
         engine.add_event_handler(Events.STARTED, self._start)
         self.history.attach(engine)
@@ -111,6 +116,8 @@ class TrainingState:
                     leftover.unlink(missing_ok=True)  # a write that a kill interrupted
         if (self.resume or was_restarted()) and from_main_process(self.state_path.exists):
             self._go_on(engine)
+        elif is_main_process():
+            self.weights_sha256 = sha256_of(self.ckpt_path)
 
     def _include_scaler(self, engine: SupervisedTrainer) -> None:
         scaler = getattr(engine, "scaler", None)  # a trainer makes it after it has attached its handlers
@@ -135,7 +142,8 @@ class TrainingState:
         """Put network, objects, history and the engine's counters back to what ``state_path`` holds, and return that.
 
         Raises:
-            SystemExit: when it cannot be read or is another training's, or when the best weights are gone.
+            SystemExit: when it cannot be read or is another training's, or when the best weights are gone
+                or another file.
         """
         self._include_scaler(engine)
         state: dict[str, Any] = {}
@@ -143,7 +151,7 @@ class TrainingState:
         if problem is not None:
             stop_run(problem)
         self.best, self.saved, self.history.curves = state["best"], state["saved"], state["history"]
-        self._is_pending = state["is_pending"]
+        self._is_pending, self.weights_sha256 = state["is_pending"], state["weights_sha256"]
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["iteration"]
         logger.info("resumed from %s after epoch %d", self.state_path, state["epoch"])
@@ -154,7 +162,8 @@ class TrainingState:
         try:
             state |= torch.load(self.state_path, map_location="cpu", weights_only=True)
             if is_main_process():
-                require_same(state, self._recipe, self._trainer.state.max_epochs, self.state_path, self.ckpt_path)
+                require_own_weights(state, self.ckpt_path)
+                require_same(state, self._recipe, self._trainer.state.max_epochs, self.state_path)
             self.network.load_state_dict(state["network"])
             for name, value in self.objects.items():
                 if name != "scaler" or name in state["objects"]:  # only trainings on a GPU have one
@@ -164,7 +173,7 @@ class TrainingState:
         except Exception as error:  # zip, pickle and torch each have their own
             found = f"cannot be resumed from ({describe(error)})"
             expected = "the state that a training with the same configuration wrote"
-            remedy = "pass the old --output_dir, or start again with --overwrite true"
+            remedy = "pass the old --output_dir, or --overwrite true without --resume to start again"
             return str(InputError(self.state_path, found, expected, remedy))
         return None
 
@@ -209,8 +218,7 @@ class TrainingState:
         if self._is_best():
             self.saved["weights"] = engine.state.epoch
             if is_main_process():
-                best = {name: value.cpu() for name, value in self.network.state_dict().items()}  # for use without a GPU
-                write_atomically(self.ckpt_path, lambda part: torch.save(best, part))
+                self.weights_sha256 = write_weights(self.network, self.ckpt_path)
         self._scores = {}
         self._is_pending = False
         self._write_state(engine)
@@ -229,6 +237,7 @@ class TrainingState:
             "max_epochs": engine.state.max_epochs,
             "best": self.best,
             "saved": self.saved,
+            "weights_sha256": self.weights_sha256,
             "history": self.history.curves,
             "is_pending": self._is_pending,
             "epoch": engine.state.epoch,

@@ -33,6 +33,7 @@ def build(
     loss=nn.MSELoss,
     schedule=lambda optimizer, _: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8),
     first=(),
+    ckpt_path=None,
     **options,
 ):
     """A small regression with everything random: initial weights, order, augmentation, dropout."""
@@ -53,7 +54,7 @@ def build(
     )
     state = TrainingState(
         str(folder / "state.pt"),
-        str(folder / "model.pt"),
+        str(ckpt_path or folder / "model.pt"),
         network,
         {"optimizer": optimizer, "lr_scheduler": scheduler},
         evaluator if validation else None,
@@ -197,7 +198,7 @@ def test_several_differences_are_named_once_each(tmp_path):
     assert "max_epochs was 2 and is 3; optimizer::param_groups::0::lr was 0.05 and is 0.2; expected" in line
     assert line.endswith(
         "pass --max_epochs 2; the learning rate follows a schedule over all epochs, so with 3 of them it is another "
-        "training, which needs another --output_dir or --overwrite true"
+        "training, which needs another --output_dir or --overwrite true without --resume"
     )
 
 
@@ -336,8 +337,8 @@ def test_resume_from_an_unusable_state_says_what_to_do(tmp_path, broken):
     elif broken == "other":
         torch.save({"network": {"weight": torch.zeros(1)}}, tmp_path / "state.pt")
     assert re.search(
-        r"state\.pt: cannot be resumed from .* expected the state .*; pass the old --output_dir, or start again with "
-        "--overwrite true$",
+        r"state\.pt: cannot be resumed from .* expected the state .*; pass the old --output_dir, or --overwrite true "
+        "without --resume to start again$",
         refusal(tmp_path),
     )
 
