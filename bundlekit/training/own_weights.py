@@ -28,15 +28,20 @@ def sha256_of(weights: Path) -> str | None:
 
 
 def write_weights(network: nn.Module, weights: Path) -> str:
-    """Replace a file by the weights of a network, and return its SHA-256.
+    """Replace a file by the weights of a network, and return its SHA-256, which is that of equal weights elsewhere.
 
     Args:
         network: the network; its weights are stored for use without a GPU.
         weights: the file.
     """
     state = {name: value.cpu() for name, value in network.state_dict().items()}
-    write_atomically(weights, lambda part: torch.save(state, part))
+    write_atomically(weights, lambda part: _save(state, part))
     return compute_sha256(weights)
+
+
+def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    with open(path, "wb") as file:  # of a path, torch would store the name, which is a random one
+        torch.save(state, file)
 
 
 def require_own_weights(state: Mapping[str, Any], weights: Path) -> None:

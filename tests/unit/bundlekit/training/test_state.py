@@ -14,6 +14,7 @@ from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
+from bundlekit.files import compute_sha256
 from bundlekit.training.seeds import EpochSeed
 from bundlekit.training.state import TrainingState
 
@@ -114,6 +115,7 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(tmp_path):
     for i, moments in a["objects"]["optimizer"]["state"].items():
         assert_same(moments, b["objects"]["optimizer"]["state"][i])
     assert a["history"] == b["history"] and a["best"] == b["best"] and a["iteration"] == b["iteration"] == 18
+    assert a["weights_sha256"] == b["weights_sha256"] == compute_sha256(whole / "model.pt")
     assert_same(*(torch.load(f / "model.pt", weights_only=True) for f in (whole, parts)))
 
 
