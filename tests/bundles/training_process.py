@@ -19,7 +19,7 @@ from monai.bundle import ConfigWorkflow
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from bundlekit.training import state
+from bundlekit.training import own_weights, state
 
 
 class EnoughError(Exception):
@@ -46,7 +46,7 @@ def main(settings: dict[str, Any]) -> None:
         write(path, writer)
 
     if "writes" in settings:
-        state.write_atomically = noted_write
+        state.write_atomically = own_weights.write_atomically = noted_write
     workflow = ConfigWorkflow(config_file=settings["configs"], logging_file=False, **settings["options"])
     workflow.initialize()
     trainer = workflow.parser.get_parsed_content("train::trainer")
