@@ -93,6 +93,18 @@ def pick_device() -> str:
     return f"cuda:{_read_number('LOCAL_RANK', 0) % torch.cuda.device_count()}"
 
 
+def _join(backend: str, timeout: timedelta | None) -> None:
+    """Join the process group, apart from what the processes of before a restart have left in torchrun's store.
+
+    torchrun keeps the store when it restarts processes, and with it the addresses of those that are gone.
+    """
+    number, count = rank_and_world_size()
+    store, *_ = next(dist.rendezvous("env://", number, count))
+    restarts = _read_number("TORCHELASTIC_RESTART_COUNT", 0)
+    own = dist.PrefixStore(f"restart_{restarts}", store)
+    dist.init_process_group(backend, store=own, rank=number, world_size=count, timeout=timeout)
+
+
 def connect() -> None:
     """Join the process group that torchrun has prepared, so that all processes end together; else do nothing.
 
@@ -100,7 +112,7 @@ def connect() -> None:
     """
     several = _read_number("WORLD_SIZE", 1) > 1 and "MASTER_ADDR" in os.environ
     if several and not is_connected():
-        dist.init_process_group("gloo", timeout=_LONGEST)
+        _join("gloo", _LONGEST)
 
 
 def join_training(device: str | torch.device) -> None:
@@ -110,7 +122,7 @@ def join_training(device: str | torch.device) -> None:
         device: device of this process, see :func:`pick_device`.
     """
     on_gpu = torch.device(device).type == "cuda"
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    _join("nccl" if on_gpu else "gloo", None)
     if on_gpu:
         torch.cuda.set_device(device)
 
