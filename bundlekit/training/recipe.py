@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,19 +16,29 @@ from torch import nn
 
 from ..errors import InputError
 from ..processes import rank_and_world_size
+from .cpu_autocast import CpuAutocast
 from .descriptions import describe
+from .engine_parts import describe_handlers, describe_metrics
 
 __all__ = ["describe_training", "find_differences", "require_same"]
 
 _MISSING = "nothing"
 _MAX_CHARACTERS = 60
 _MAX_SHOWN = 8
+_END_BYTES = 2**20
 
 
 def _describe_file(path: str | os.PathLike) -> Any:
-    """Name and size in bytes, which stay the same where a data folder is moved."""
+    """Name, size in bytes, and a checksum of the first and the last MiB: the same where a data folder is moved."""
     try:
-        return f"{Path(path).name}, {os.stat(path).st_size} bytes"
+        if os.path.isdir(path):
+            return f"{Path(path).name}, {len(os.listdir(path))} files"
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(file.read(_END_BYTES))
+            file.seek(max(_END_BYTES, size - _END_BYTES))
+            digest.update(file.read())
+        return f"{Path(path).name}, {size} bytes, {digest.hexdigest()[:12]}"
     except (OSError, ValueError):
         return str(path)
 
@@ -56,6 +67,7 @@ def describe_training(
     evaluator: SupervisedEvaluator | None,
     network: nn.Module,
     objects: Mapping[str, Any],
+    sign: int,
 ) -> dict[str, Any]:
     """The parts of a training that has not begun, by their ids in ``train.json``.
 
@@ -64,15 +76,24 @@ def describe_training(
         evaluator: it has the validation, which decides on the best weights.
         network: what is trained.
         objects: optimiser and schedule.
+        sign: -1 where a smaller key metric is better, otherwise 1.
     """
     parts = {"network_def": describe(network), "loss": describe(trainer.loss_function)}
     parts |= {name: describe(value) for name, value in objects.items() if name != "scaler"}
     parts |= {f"train::{name}": value for name, value in _describe_data(trainer.data_loader)}
+    parts["train::inferer"] = describe(trainer.inferer)
+    parts["train::handlers"] = describe_handlers(trainer)
+    parts["train::trainer::amp"] = trainer.amp or any(
+        isinstance(part, CpuAutocast) for part in trainer.network.modules()
+    )
     parts["number of processes"] = rank_and_world_size()[1]
     if evaluator is not None:
         parts |= {f"validate::{name}": value for name, value in _describe_data(evaluator.data_loader)}
         parts["validate::inferer"] = describe(evaluator.inferer)
         parts["validate::postprocessing"] = describe(getattr(evaluator, "postprocessing", None))
+        parts["validate::key_metric"] = evaluator.state.key_metric_name  # type: ignore[attr-defined]
+        parts["key_metric_negative_sign"] = sign < 0
+        parts["validate::metrics"] = describe_metrics(evaluator)
     return parts
 
 

@@ -105,7 +105,7 @@ class TrainingState:
     @cached_property
     def _recipe(self) -> list[dict[str, Any]]:
         """Options and parts of the training as they are before it begins."""
-        return [self.settings, describe_training(self._trainer, self.evaluator, self.network, self.objects)]
+        return [self.settings, describe_training(self._trainer, self.evaluator, self.network, self.objects, self.sign)]
 
     def _start(self, engine: SupervisedTrainer) -> None:
         assert self._recipe  # before the training changes its parts

@@ -11,12 +11,15 @@ from ignite.metrics import MeanAbsoluteError
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
+from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
 from bundlekit.files import compute_sha256
+from bundlekit.training.recipe import _describe_file
 from bundlekit.training.seeds import EpochSeed
 from bundlekit.training.state import TrainingState
+from bundlekit.training.unfreeze_encoder import UnfreezeEncoder
 
 
 def build(
@@ -35,6 +38,8 @@ def build(
     schedule=lambda optimizer, _: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8),
     first=(),
     ckpt_path=None,
+    score=None,
+    trainer_options=None,
     **options,
 ):
     """A small regression with everything random: initial weights, order, augmentation, dropout."""
@@ -50,7 +55,7 @@ def build(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(items), batch_size=12),
         network=network,
-        key_val_metric={"closeness": NegativeError(output_transform=from_engine(["pred", "label"]))},
+        key_val_metric=score or {"closeness": NegativeError(output_transform=from_engine(["pred", "label"]))},
         decollate=False,
     )
     state = TrainingState(
@@ -75,6 +80,7 @@ def build(
         loss_function=loss(),
         train_handlers=handlers,
         decollate=False,
+        **(trainer_options or {}),
     )
 
 
@@ -83,6 +89,10 @@ class NegativeError(MeanAbsoluteError):
 
     def compute(self):
         return -super().compute()
+
+
+def error_score(name):
+    return {name: MeanAbsoluteError(output_transform=from_engine(["pred", "label"]))}
 
 
 def read(folder):
@@ -183,6 +193,17 @@ def refusal(folder, max_epochs=2, **changed):
         ({"width": 8}, "network_def::0::out_features was 16 and is 8"),
         ({"schedule": cosine}, "lr_scheduler was ExponentialLR and is CosineAnnealingLR"),
         ({"validation": False}, "validate::dataset::data was"),
+        ({"key_metric_negative_sign": True}, "key_metric_negative_sign was False and is True"),
+        ({"val_interval": 2}, "train::handlers::ValidationHandler::interval was 1 and is 2"),
+        ({"score": error_score("error")}, "validate::key_metric was closeness and is error"),
+        (
+            {"score": error_score("closeness")},
+            "validate::metrics::closeness was NegativeError and is MeanAbsoluteError",
+        ),
+        (
+            {"trainer_options": {"inferer": SlidingWindowInferer(4)}},
+            "train::inferer was SimpleInferer and is SlidingWindowInferer",
+        ),
     ],
 )
 def test_what_differs_from_the_stopped_training_is_named_and_nothing_is_written(tmp_path, capsys, changed, difference):
@@ -192,6 +213,27 @@ def test_what_differs_from_the_stopped_training_is_named_and_nothing_is_written(
     assert line.startswith(f"{tmp_path}/state.pt: is of another training: ") and f" {difference}" in line
     assert capsys.readouterr().err.splitlines() == [f"error: {line}"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_encoder_that_is_trained_from_another_epoch_is_another_training(tmp_path):
+    network = nn.Identity()
+    network.set_frozen = bool
+    build(tmp_path, 2, first=[UnfreezeEncoder(network, 4)]).run()
+    line = refusal(tmp_path, first=[UnfreezeEncoder(network, 1)])
+    assert "training: train::handlers::UnfreezeEncoder::epoch was 4 and is 1; expected" in line
+
+
+@pytest.mark.parametrize("at", [0, 1_500_000, -1])
+def test_files_are_described_by_size_and_content_not_by_their_folder(tmp_path, at):
+    here, moved = tmp_path / "a.png", tmp_path / "moved/a.png"
+    moved.parent.mkdir()
+    content = bytearray(2_000_000)
+    here.write_bytes(content)
+    moved.write_bytes(content)
+    assert _describe_file(here) == _describe_file(moved)
+    content[at] = 1
+    moved.write_bytes(content)
+    assert _describe_file(here) != _describe_file(moved)
 
 
 def test_several_differences_are_named_once_each(tmp_path):
