@@ -28,7 +28,9 @@ def pytest_configure(config):
 def seed():
     set_determinism(0)
     matplotlib.rcdefaults()  # a study's plots may have left another style
+    before = locale.setlocale(locale.LC_ALL)
     yield
+    locale.setlocale(locale.LC_ALL, before)  # ITK's writers leave "C", in which text files are read as ASCII
     set_determinism(None)
 
 
