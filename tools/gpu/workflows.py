@@ -125,7 +125,7 @@ def one_epoch(bundle: str, data: Path, output: Path, resume: bool, **overrides: 
 
 
 def parse_training(bundle: str, data: Path, output: Path, **overrides: Any) -> ConfigParser:
-    """The bundle's train.json with fit_demo.json, ready for ``get_parsed_content``; random numbers are set anew."""
+    """The bundle's train.json with fit_demo.json, ready for ``get_parsed_content``; seeds are set again."""
     set_determinism(0)
     folder = BUNDLES / bundle
     parser = ConfigParser(ConfigParser.load_config_files([folder / f"configs/{n}.json" for n in ("train", "fit_demo")]))
